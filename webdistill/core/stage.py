@@ -1,0 +1,248 @@
+"""The harness around every stage: parameters, inputs, outputs, lock, scratch space, progress, tracking, exit codes.
+
+    stages/<name>/__main__.py:
+        def main(stage: Stage) -> None: ...
+        if __name__ == "__main__":
+            run("<name>", main)
+
+Exit codes: 0 done, 2 bad input (one readable line), 1 a defect (traceback), 143 terminated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import importlib
+import os
+import random
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from webdistill.core import files, params, tracking
+from webdistill.core.errors import UserError
+from webdistill.core.progress import progress
+
+T = TypeVar("T")
+
+
+class Stage:
+    """What a stage's main() works with."""
+
+    def __init__(self, name: str, settings: params.Params, cell: Path | None) -> None:
+        self.name = name
+        self.task = settings.task
+        self.params: Any = settings.sections[name]
+        self.settings = settings
+        self.root = Path.cwd()
+        self._cell = cell
+        base = cell if cell is not None else self.root
+        self.data = (cell if cell is not None else self.root / "data") / name
+        self.work = base / ".work" / name
+        self.track_values: dict[str, float] = {}
+        self.inputs: dict[str, str] = {}
+        self.curves: dict[str, list[tuple[int, float]]] = {}
+        self.artifacts: list[Path] = []
+        self._metrics: dict[str, float] = {}
+        self._outputs: list[str] = []
+        self._out = self.work / "out"
+
+    def input(self, name: str) -> Path:
+        """A file or folder an earlier stage made, or the user's own. Folders are checked against their manifest.
+
+        In a cell (`--cell`) the cell's own `<stage>/...` is taken when it has it, else the pipeline's `data/`.
+        """
+        path = Path(name)
+        if self._cell is not None and path.parts[0] == "data":
+            own = self._cell.joinpath(*path.parts[1:])
+            path = own if own.exists() else path
+        if not path.exists():
+            if made_by := _made_by_stage(name):
+                raise UserError(f"{name} does not exist; run `dvc repro {made_by}` or `dvc pull` first")
+            raise UserError(f"{name} does not exist; check the path in params.yaml")
+        if path.is_dir() and _made_by_stage(name):
+            files.check_manifest(path)
+        self.inputs[name] = files.digest(path)
+        return path
+
+    @contextlib.contextmanager
+    def output(self, name: str) -> Iterator[Path]:
+        """A path to write; it becomes `data/<stage>/<name>` when the whole stage has succeeded.
+
+        Create a folder at the path to publish a folder; its manifest is written here.
+        """
+        path = self._out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+        if path.is_dir():
+            files.write_manifest(path)
+        self._outputs.append(name)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Counts and quality figures for metrics.json and tracking. Never a duration: see `track_metrics`."""
+        self._metrics.update(values)
+
+    def track_metrics(self, values: Mapping[str, float]) -> None:
+        """Figures for tracking only: durations, rates, memory."""
+        self.track_values.update(values)
+
+    def curve(self, name: str, value: float, step: int) -> None:
+        """One point of a per-epoch series, for tracking."""
+        self.curves.setdefault(name, []).append((step, float(value)))
+
+    def artifact(self, path: Path) -> None:
+        """A file to keep with the tracked run."""
+        self.artifacts.append(path)
+
+    def picture(self, name: str, data: bytes) -> None:
+        """A picture to keep with the tracked run."""
+        path = self.work / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.artifact(path)
+
+    def log(self, message: str) -> None:
+        """One sentence for the user, on stderr."""
+        print(f"{self.name}: {message}", file=sys.stderr, flush=True)
+
+    def progress(
+        self,
+        items: Iterable[T],
+        *,
+        total: int,
+        unit: str = "img",
+        label: str | None = None,
+        size: Callable[[T], int] | None = None,
+    ) -> Iterator[T]:
+        """Yield items while a bar on stderr shows count, rate and time left."""
+        return progress(items, total=total, unit=unit, label=label or self.name, size=size)
+
+    def publish(self) -> dict[str, str]:
+        """Move all outputs in place and write metrics.json. -> {path: digest}"""
+        with self.output("metrics.json") as path:
+            files.write_json(self._metrics, path)
+        published = {}
+        for name in self._outputs:
+            files.replace(self._out / name, self.data / name)
+            shown = (self.data / name).relative_to(self.root) if self.data.is_relative_to(self.root) else name
+            published[str(shown)] = files.digest(self.data / name)
+        return published
+
+    def record(self, started: float, status: str, outputs: Mapping[str, str]) -> tracking.Record:
+        """What tracking gets to know about this run."""
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        flat = self.settings.flat()
+        ended = time.time()
+        return tracking.Record(
+            stage=self.name,
+            params={k: v for k, v in flat.items() if k.split(".")[0] in (self.name, "task")},
+            parent_key=tracking.experiment_key(flat, self.root),
+            parent_params=flat,
+            inputs=dict(self.inputs),
+            outputs=dict(outputs),
+            metrics=dict(self._metrics),
+            track_metrics={**self.track_values, "seconds": ended - started, "peak_memory_mib": memory},
+            curves=self.curves,
+            artifacts=self.artifacts,
+            tags={"cell": str(self._cell)} if self._cell is not None else {},
+            started=started,
+            ended=ended,
+            status=status,
+        )
+
+
+def _made_by_stage(name: str) -> str | None:
+    """`data/filter/kept.parquet` -> `filter`; None for the user's own files."""
+    parts = Path(name).parts
+    return parts[1] if len(parts) > 1 and parts[0] == "data" and parts[1] in params.STAGES else None
+
+
+@contextlib.contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run of stage '{work.name}' is under way in this folder; wait for it") from None
+        yield
+
+
+def _die_with_parent() -> None:
+    """A killed `dvc repro` must not leave its stage running (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def _prepare(settings: params.Params) -> None:
+    """Threads and seeds, before torch, numpy or faiss are imported."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(settings.task.threads)
+    random.seed(settings.task.seed)
+
+
+def _arguments(name: str, argv: list[str] | None) -> argparse.Namespace:
+    package = importlib.import_module(f"stages.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{name}",
+        description=package.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+    parser.add_argument(
+        "--cell",
+        type=Path,
+        help="write to FOLDER/<stage>/ instead of data/<stage>/, and prefer inputs found in FOLDER",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one parameter for this run (value in YAML)",
+    )
+    return parser.parse_args(argv)
+
+
+def run(name: str, main: Callable[[Stage], None], argv: list[str] | None = None) -> NoReturn:
+    """Run a stage as a program."""
+    arguments = _arguments(name, argv)
+    try:
+        settings = params.load(arguments.params, arguments.set)
+        _die_with_parent()
+        _prepare(settings)
+        cell = arguments.cell.resolve() if arguments.cell is not None else None
+        stage = Stage(name, settings, cell)
+        with _locked(stage.work):
+            _run_locked(stage, main)
+    except UserError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _run_locked(stage: Stage, main: Callable[[Stage], None]) -> None:
+    started = time.time()
+    files.remove(stage._out)
+    status, outputs = "FAILED", {}
+    try:
+        main(stage)
+        outputs = stage.publish()
+        status = "FINISHED"
+    except UserError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    finally:
+        files.remove(stage._out)
+        tracking.submit(stage.record(started, status, outputs), stage.root / ".work" / "spool")
+    stage.log(f"done in {time.time() - started:.1f} s")
