@@ -214,7 +214,7 @@ def main() -> None:
     begun = time.monotonic()
     for step in range(settings["steps"]):
         model.train()
-        pairs = taxonomy.cut(random_source, settings["stop"], settings["free_depth"])[:128]
+        pairs = taxonomy.cut(random_source, settings["stop"])[:112]
         rows = torch.tensor([random_source.choice(members[c]) for _, c in pairs])
         tokens = tokenizer([random_source.choice(TEMPLATES).format(name) for name, _ in pairs])
         if step % 10 == 0:

@@ -72,6 +72,7 @@ class Taxonomy:
         """`classes`: one string per training class, synonyms separated by commas."""
         self.nodes: dict[str, Node] = {"root": Node(("thing",), None)}
         self.unknown: list[str] = []
+        self._heights: dict[str, int] = {}
         for number, text in enumerate(classes):
             words = [w.strip() for w in text.split(",")]
             words[0] = ALIASES.get(words[0].lower(), words[0])
@@ -103,30 +104,41 @@ class Taxonomy:
         node = self.nodes[offset]
         return node.classes + [c for child in node.children for c in self.under(child)]
 
-    def cut(self, rng: random.Random, stop: float, free_depth: int) -> list[tuple[str, int]]:
+    def height(self, offset: str) -> int:
+        """Branchings between a node and its farthest leaf; 0 for a leaf and for a chain that ends in one."""
+        node = self.nodes[offset]
+        below = max((self.height(child) for child in node.children), default=0)
+        return below + (1 if len(node.children) + bool(node.classes) > 1 else 0)
+
+    def cut(self, rng: random.Random, stop: float) -> list[tuple[str, int]]:
         """A random antichain: (caption name, class) pairs, none of which is a kind of another.
 
-        Every node above `free_depth` is opened; below it a node with several children is taken whole with
-        probability `stop`. A batch built on a cut has no false negatives.
+        From the root down, a node is taken whole with probability `stop ** (height / 2)`, else opened: names next
+        to the leaves ("dog", "truck") are frequent, "organism" is rare. A batch built on a cut has no false
+        negatives.
         """
         pairs: list[tuple[str, int]] = []
 
-        def visit(offset: str, depth: int) -> None:
+        def visit(offset: str) -> None:
             node = self.nodes[offset]
-            while len(node.children) == 1 and not node.classes:  # unary chains: any name of the chain will do
-                if depth >= free_depth and rng.random() < 0.3:
-                    break
-                node, depth = self.nodes[node.children[0]], depth + 1
-            if not node.children or (depth >= free_depth and rng.random() < stop):
-                below = self._below(node)
-                pairs.append((rng.choice(node.names), rng.choice(below)))
+            if not node.children or rng.random() < stop ** (self._heights[offset] / 2):
+                pairs.append((rng.choice(self._names(offset, rng)), rng.choice(self._below(node))))
                 return
             for child in node.children:
-                visit(child, depth + 1)
+                visit(child)
 
-        visit("root", 0)
+        if not self._heights:
+            self._heights = {offset: self.height(offset) for offset in self.nodes}
+        visit("root")
         rng.shuffle(pairs)
         return pairs
+
+    def _names(self, offset: str, rng: random.Random) -> tuple[str, ...]:
+        """Names of a random node of the unary chain below: an only child is as good a name."""
+        node = self.nodes[offset]
+        while len(node.children) == 1 and not node.classes and rng.random() < 0.6:
+            node = self.nodes[node.children[0]]
+        return node.names
 
     def _below(self, node: Node) -> list[int]:
         return node.classes + [c for child in node.children for c in self.under(child)]

@@ -43,9 +43,11 @@ class Stage:
         self.settings = settings
         self.root = Path.cwd()
         self._cell = cell
-        base = cell if cell is not None else self.root
         self.data = (cell if cell is not None else self.root / "data") / name
-        self.work = base / ".work" / name
+        scratch = self.root / ".work"
+        if cell is not None:  # outside the cell, which DVC empties before it runs
+            scratch = scratch / "cells" / "-".join(_relative(cell, self.root).parts)
+        self.work = scratch / name
         self.track_values: dict[str, float] = {}
         self.inputs: dict[str, str] = {}
         self.curves: dict[str, list[tuple[int, float]]] = {}
@@ -131,8 +133,7 @@ class Stage:
         published = {}
         for name in self._outputs:
             files.replace(self._out / name, self.data / name)
-            shown = (self.data / name).relative_to(self.root) if self.data.is_relative_to(self.root) else name
-            published[str(shown)] = files.digest(self.data / name)
+            published[str(_relative(self.data / name, self.root))] = files.digest(self.data / name)
         return published
 
     def record(self, started: float, status: str, outputs: Mapping[str, str]) -> tracking.Record:
@@ -151,11 +152,15 @@ class Stage:
             track_metrics={**self.track_values, "seconds": ended - started, "peak_memory_mib": memory},
             curves=self.curves,
             artifacts=self.artifacts,
-            tags={"cell": str(self._cell)} if self._cell is not None else {},
+            tags={"cell": str(_relative(self._cell, self.root))} if self._cell is not None else {},
             started=started,
             ended=ended,
             status=status,
         )
+
+
+def _relative(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
 
 
 def _made_by_stage(name: str) -> str | None:

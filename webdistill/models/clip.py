@@ -65,11 +65,11 @@ class ClipModel:
         mean = torch.tensor(self.mean, device=self.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=self.device).view(1, 3, 1, 1)
         out = []
-        for part in pixels.split(BATCH):
+        for start in range(0, len(pixels), BATCH):
+            part = pixels[start : start + BATCH]
             count = len(part)
-            if count < BATCH:
-                part = torch.cat([part, part.new_zeros(BATCH - count, *part.shape[1:])])
-            x = (part.to(self.device).float() / 255 - mean) / std
+            full = torch.cat([part, part.new_zeros(BATCH - count, *part.shape[1:])])
+            x = (full.to(self.device).float() / 255 - mean) / std
             x = x.contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
                 vectors = self.net.encode_image(x)  # type: ignore[operator]
@@ -107,7 +107,9 @@ def load(model: str, pretrained: str | None, *, precision: Precision = "auto") -
     """
     source = _resolve(model, pretrained)
     try:
-        net = open_clip.create_model(source.name, source.weights, force_preprocess_cfg=source.preprocess)
+        net = open_clip.create_model(
+            source.name, source.weights, force_preprocess_cfg=source.preprocess
+        )
         tokenizer = open_clip.get_tokenizer(source.name)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -142,7 +144,9 @@ def weights_sha256(net: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -175,14 +179,20 @@ def _resolve(model: str, pretrained: str | None) -> _Source:
     known = open_clip.list_models()
     if model not in known:
         near = difflib.get_close_matches(model, known, n=3) or ["ViT-B-32", "local-dir:FOLDER"]
-        raise UserError(f"embed.model = {model!r} is not known to open_clip; did you mean {' or '.join(near)}?")
+        raise UserError(
+            f"embed.model = {model!r} is not known to open_clip; did you mean {' or '.join(near)}?"
+        )
     tags = open_clip.list_pretrained_tags_by_model(model)
     if not pretrained:
-        raise UserError(f"embed.pretrained is missing; for {model}: {', '.join(tags)}, or a .safetensors file")
+        raise UserError(
+            f"embed.pretrained is missing; for {model}: {', '.join(tags)}, or a .safetensors file"
+        )
     if Path(pretrained).is_file() or pretrained.endswith((".safetensors", ".bin", ".pt")):
         return _Source(model, pretrained, _preprocess_of_file(model, Path(pretrained), tags))
     if pretrained not in tags:
-        raise UserError(f"embed.pretrained = {pretrained!r} is no tag of {model} ({', '.join(tags)}) and no file")
+        raise UserError(
+            f"embed.pretrained = {pretrained!r} is no tag of {model} ({', '.join(tags)}) and no file"
+        )
     _check_activation(model, pretrained)
     card = open_clip.get_pretrained_cfg(model, pretrained)
     weights = _cached(card["hf_hub"]) if card.get("hf_hub") else None
@@ -193,7 +203,9 @@ def _resolve(model: str, pretrained: str | None) -> _Source:
 
 def _check_folder(folder: Path) -> None:
     if not (folder / CONFIG).is_file():
-        raise UserError(f"embed.model: {folder / CONFIG} does not exist; expected open_clip's config and weights there")
+        raise UserError(
+            f"embed.model: {folder / CONFIG} does not exist; expected open_clip's config and weights there"
+        )
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"embed.model: no .safetensors file in {folder}")
     sums = folder / "SHA256SUMS"
@@ -201,12 +213,18 @@ def _check_folder(folder: Path) -> None:
         wanted, _, name = line.partition(" ")
         path = folder / name.strip(" *")
         if not path.is_file() or sha256_file(path) != wanted:
-            raise UserError(f"{path} is missing or altered ({sums.name} has another sha256); check it out again")
+            raise UserError(
+                f"{path} is missing or altered ({sums.name} has another sha256); check it out again"
+            )
 
 
 def _preprocess_of_tag(model: str, tag: str) -> dict[str, Any]:
     card = open_clip.get_pretrained_cfg(model, tag)
-    return {k: card[k] for k in ("mean", "std", "interpolation", "resize_mode") if card.get(k) is not None}
+    return {
+        k: card[k]
+        for k in ("mean", "std", "interpolation", "resize_mode")
+        if card.get(k) is not None
+    }
 
 
 def _preprocess_of_file(model: str, file: Path, tags: Sequence[str]) -> dict[str, Any] | None:
@@ -214,7 +232,9 @@ def _preprocess_of_file(model: str, file: Path, tags: Sequence[str]) -> dict[str
     if not file.is_file():
         raise UserError(f"embed.pretrained: {file} does not exist")
     if file.suffix != ".safetensors":
-        raise UserError(f"embed.pretrained: {file} is no .safetensors file; other formats can run code when read")
+        raise UserError(
+            f"embed.pretrained: {file} is no .safetensors file; other formats can run code when read"
+        )
     stem = file.stem.lower().replace("-", "_")
     named = sorted((tag for tag in tags if tag in stem), key=len)
     if named:
@@ -233,7 +253,9 @@ def _check_activation(model: str, tag: str) -> None:
     wanted = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu"))
     if wanted != bool((open_clip.get_model_config(model) or {}).get("quick_gelu")):
         other = f"{model}-quickgelu" if wanted else model.removesuffix("-quickgelu")
-        raise UserError(f"embed.model: the weights {tag!r} were trained as {other!r}; {model!r} gives wrong vectors")
+        raise UserError(
+            f"embed.model: the weights {tag!r} were trained as {other!r}; {model!r} gives wrong vectors"
+        )
 
 
 def _cached(repository: str) -> Path | None:
@@ -245,13 +267,15 @@ def _cached(repository: str) -> Path | None:
         folder = Path(snapshot_download(repository.rstrip("/"), local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    return next((p for p in (folder / "open_clip_model.safetensors",) if p.is_file()), None)
+    weights = folder / "open_clip_model.safetensors"
+    return weights if weights.is_file() else None
 
 
 def _check_hub(wanted: str) -> None:
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    request = urllib.request.Request(address, method="HEAD")  # noqa: S310  (the user's own setting)
     try:
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_SECONDS).close()
+        urllib.request.urlopen(request, timeout=HUB_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError:
         return  # it answers
     except (OSError, ValueError):

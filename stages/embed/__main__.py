@@ -1,0 +1,59 @@
+"""python -m stages.embed"""
+
+from __future__ import annotations
+
+from webdistill.core.stage import Stage, run
+
+
+def main(stage: Stage) -> None:
+    """Pool -> embeddings shard by shard -> scores against the class names."""
+    import json
+    import shutil
+
+    import pyarrow as pa
+
+    from stages.embed import embedding, scoring
+    from webdistill.core import files
+    from webdistill.models import clip
+
+    task, settings = stage.task, stage.params
+    shards = sorted(stage.input("data/fetch/pool").glob("*.parquet"))
+    for path in clip.local_files(settings.model, settings.pretrained):
+        stage.input(str(path))
+    model = clip.load(settings.model, settings.pretrained, precision=settings.precision)
+    texts = scoring.class_embeddings(model, task.classes, settings.templates)
+
+    scratch = stage.work / "shards"
+    scratch.mkdir(parents=True, exist_ok=True)
+    made, tables = {}, []
+    for shard in shards:
+        labels = files.read_table(shard, ["id", "query"])
+        path, old = embedding.embed_shard(model, shard, scratch, task.threads, stage.progress)
+        if old:
+            stage.log(f"{shard.name}: {labels.num_rows:,} embeddings kept from an earlier run")
+        made[shard.name] = path
+        tables.append(
+            scoring.score_shard(labels, embedding.read_embeddings(path), texts, task.classes)
+        )
+
+    with stage.output("embeddings") as folder:
+        folder.mkdir()
+        for name, path in made.items():
+            shutil.copyfile(path, folder / name)
+    scores = pa.concat_tables(tables) if tables else scoring.EMPTY
+    header = {"classes": json.dumps(task.classes), "templates": json.dumps(settings.templates)}
+    with stage.output("scores.parquet") as path:
+        files.write_table(scores, path, {**model.header, **header})
+    for stale in set(scratch.iterdir()) - set(made.values()):
+        files.remove(stale)
+
+    figures = {"dimensions": texts.shape[1], **scoring.figures(scores)}
+    stage.metrics(figures)
+    stage.log(
+        f"{figures['images']:,} images embedded with {settings.model} in {model.header['precision']}; "
+        f"CLIP agrees with {100 * figures['clip_agrees_with_query']:.1f} % of the queries"
+    )
+
+
+if __name__ == "__main__":
+    run("embed", main)

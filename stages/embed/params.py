@@ -1,0 +1,54 @@
+"""Parameters of the embed stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from webdistill.core.params import Section
+
+
+class Embed(Section):
+    """Section `embed:` of params.yaml."""
+
+    model: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="open_clip model: local-dir:FOLDER, a built-in name (ViT-B-32) or hf-hub:OWNER/REPO",
+        ),
+    ]
+    pretrained: Annotated[
+        str | None,
+        Field(
+            description="weights of a built-in model: a tag (laion2b_s34b_b79k) or a .safetensors file; else null"
+        ),
+    ]
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Field(
+            description="of the image tower; auto: bfloat16 where the processor computes in it, else float32"
+        ),
+    ]
+    templates: Annotated[
+        tuple[str, ...],
+        Field(
+            min_length=1,
+            description="captions with {} for the class name; their embeddings are averaged",
+        ),
+    ]
+
+    @field_validator("templates")
+    @classmethod
+    def _one_gap(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        for template in templates:
+            if (
+                template.count("{}") != 1
+                or "{" in template.replace("{}", "")
+                or "}" in template.replace("{}", "")
+            ):
+                raise ValueError(
+                    f"each template needs exactly one {{}} for the class name, found {template!r}"
+                )
+        return templates

@@ -1,0 +1,104 @@
+"""Zero-shot scores: cosines between an image and the class names in templates (Radford et al. 2021, section 3.1.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from webdistill.models.clip import ClipModel
+
+Doubles = NDArray[np.float64]
+EMPTY = pa.schema(
+    [
+        ("id", pa.string()),
+        ("query", pa.string()),
+        ("query_class", pa.int32()),
+        ("clip_class", pa.int32()),
+        ("score", pa.float32()),
+        ("margin", pa.float32()),
+    ]
+).empty_table()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """query_class, clip_class int32 [N]; score, margin float32 [N]. query_class -1: the query names no class."""
+
+    query_class: NDArray[np.int32]
+    clip_class: NDArray[np.int32]
+    score: NDArray[np.float32]
+    margin: NDArray[np.float32]
+
+
+def class_embeddings(model: ClipModel, classes: Sequence[str], templates: Sequence[str]) -> Doubles:
+    """[K, d]: per class the mean of its unit caption vectors, scaled to unit length."""
+    texts = [template.format(name) for name in classes for template in templates]
+    vectors = (
+        model.encode_texts(texts)
+        .numpy()
+        .astype(np.float64)
+        .reshape(len(classes), len(templates), -1)
+    )
+    mean = vectors.mean(axis=1)
+    return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+
+
+def query_classes(queries: Sequence[str], classes: Sequence[str]) -> NDArray[np.int32]:
+    """Index of the class that each query names, whatever the case; -1 where none."""
+    number = {name.casefold().strip(): i for i, name in enumerate(classes)}
+    return np.array([number.get(query.casefold().strip(), -1) for query in queries], np.int32)
+
+
+def score(images: Doubles, texts: Doubles, query_class: NDArray[np.int32]) -> Scores:
+    """Unit vectors [N, d] and [K, d], K >= 2 -> scores.
+
+    score = cosine to the query's class; margin = score minus the best cosine among the other classes. Where the
+    query names no class, the best class takes its place.
+    """
+    cosine = images @ texts.T
+    best = cosine.argmax(axis=1) if len(cosine) else np.empty(0, np.int64)
+    rows, chosen = np.arange(len(cosine)), np.where(query_class >= 0, query_class, best)
+    own = cosine[rows, chosen]
+    others = cosine.copy()
+    others[rows, chosen] = -np.inf
+    margin = own - others.max(axis=1, initial=-np.inf)
+    return Scores(
+        query_class, best.astype(np.int32), own.astype(np.float32), margin.astype(np.float32)
+    )
+
+
+def score_shard(
+    labels: pa.Table, images: Doubles, texts: Doubles, classes: Sequence[str]
+) -> pa.Table:
+    """Columns id and query of a shard, its embeddings [N, d], texts [K, d] -> a table like EMPTY."""
+    scores = score(images, texts, query_classes(labels["query"].to_pylist(), classes))
+    return pa.table(
+        {
+            "id": labels["id"],
+            "query": labels["query"],
+            "query_class": scores.query_class,
+            "clip_class": scores.clip_class,
+            "score": scores.score,
+            "margin": scores.margin,
+        },
+        schema=EMPTY.schema,
+    )
+
+
+def figures(scores: pa.Table) -> dict[str, float]:
+    """Counts, agreement of CLIP with the query, quantiles of score and margin."""
+    query, best = (scores[name].to_numpy() for name in ("query_class", "clip_class"))
+    named = query >= 0
+    out = {
+        "images": len(query),
+        "queries_that_name_a_class": int(named.sum()),
+        "clip_agrees_with_query": float((named & (query == best)).sum() / max(named.sum(), 1)),
+    }
+    for quantile in (5, 50, 95) if len(query) else ():
+        for name in ("score", "margin"):
+            out[f"{name}_q{quantile:02d}"] = float(np.percentile(scores[name].to_numpy(), quantile))
+    return out

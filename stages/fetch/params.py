@@ -1,0 +1,49 @@
+"""Parameters of fetch."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from webdistill.core.params import Section
+
+
+class Fetch(Section):
+    """What may enter the pool and how long to wait for it."""
+
+    store_size: Annotated[
+        int,
+        Field(
+            ge=8, le=2048, description="px; a larger shorter side is shrunk to this, never enlarged"
+        ),
+    ]
+    max_pixels: Annotated[
+        int,
+        Field(
+            ge=64,
+            le=89_478_485,
+            description="px in all; cap on width x height, read before decoding",
+        ),
+    ]
+    max_bytes: Annotated[
+        int,
+        Field(
+            ge=1_000,
+            le=1_000_000_000,
+            description="bytes; cap on one file, counted after decompression",
+        ),
+    ]
+    timeout: Annotated[
+        float,
+        Field(
+            gt=0, le=600, description="seconds; deadline of one URL, redirects and retries included"
+        ),
+    ]
+    retries: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10,
+            description="further tries after a failure that may pass (429, 5xx, connection)",
+        ),
+    ]
+    shard_size: Annotated[int, Field(ge=1, le=100_000, description="images per shard of the pool")]

@@ -1,0 +1,39 @@
+"""python -m stages.prototypes"""
+
+from __future__ import annotations
+
+from webdistill.core.stage import Stage, run
+
+
+def main(stage: Stage) -> None:
+    """Features of the selected images become prototypes with priors."""
+    from stages.prototypes import dictionary
+    from webdistill.core.files import write_table
+
+    settings, seed = stage.params, stage.task.seed
+    selection = stage.input("data/select/selection.parquet")
+    shards = sorted(stage.input("data/score/teacher").glob("*.parquet"))
+    selected = dictionary.gather(selection, shards, settings.space)
+    built = dictionary.build(selected, settings.count, settings.dims, settings.iterations, seed)
+    with stage.output("prototypes.safetensors") as path:
+        facts = {"space": settings.space, "teacher_sha256": dictionary.teacher_of(shards[0])}
+        dictionary.save(built, path, facts)
+    with stage.output("assignment.parquet") as path:
+        write_table(dictionary.assignment(selected, built.clusters), path)
+    figures = dictionary.figures(selected, built)
+    stage.metrics(figures)
+
+    if built.clusters.moved:
+        stage.log(
+            f"warning: {built.clusters.moved:,} images still moved after "
+            f"{built.clusters.iterations} iterations; raise prototypes.iterations"
+        )
+    stage.log(
+        f"{settings.count} prototypes of {figures['smallest_cluster']:,} to "
+        f"{figures['largest_cluster']:,} images; {settings.dims} dimensions keep "
+        f"{figures['explained_variance']:.1%} of the variance"
+    )
+
+
+if __name__ == "__main__":
+    run("prototypes", main)

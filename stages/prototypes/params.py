@@ -1,0 +1,35 @@
+"""Parameters of the prototypes stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from webdistill.core.params import Section
+
+
+class Prototypes(Section):
+    """Section `prototypes:` of params.yaml."""
+
+    space: Annotated[
+        Literal["features", "logits"],
+        Field(description="what is clustered: the teacher's pooled features or logits"),
+    ]
+    count: Annotated[int, Field(ge=2, le=65536, description="N, number of prototypes")]
+    dims: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=4096,
+            description="PCA dimensions to cluster in, at most the width of the space",
+        ),
+    ]
+    iterations: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="most k-means iterations; it stops earlier when no image moves",
+        ),
+    ]

@@ -1,0 +1,60 @@
+"""How to rebuild this page: commands, parameters, digests of the inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from stages.report.evidence import Evidence
+from stages.report.html import Child, Html, join, section, table, tag
+
+COMMANDS = """dvc pull     # the data of this commit, where a remote holds it
+dvc repro    # or build it: only what is missing or changed runs
+dvc metrics show
+dvc plots show"""
+
+
+def params_digest(params: Mapping[str, Any]) -> str:
+    """sha256 of all parameters as canonical JSON."""
+    text = json.dumps(params, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def rebuild(evidence: Evidence) -> Html:
+    """Section `rebuild`."""
+    inputs: list[list[Child]] = [
+        [tag("code", name), tag("code", digest[:16], title=digest)]
+        for name, digest in sorted(evidence.inputs.items())
+    ]
+    settings = [
+        tag("tr", tag("td", tag("code", f"{part}.{key}")), tag("td", tag("code", _plain(value))))
+        for part, values in evidence.params.items()
+        for key, value in values.items()
+    ]
+    digest = params_digest(evidence.params)
+    return section(
+        "rebuild",
+        "How to rebuild",
+        "The same code, parameters and inputs give this page byte for byte on one machine.",
+        tag("pre", COMMANDS),
+        tag("p", "parameters, sha256 ", tag("code", digest)),
+        tag("details", tag("summary", "all parameters"), _table(settings), open="open"),
+        tag(
+            "details",
+            tag(
+                "summary",
+                "what this page was made from (first 16 digits of sha256; of the manifest for a folder)",
+            ),
+            table(["input", "sha256"], inputs),
+        ),
+    )
+
+
+def _table(rows: list[Html]) -> Html:
+    return tag("div", tag("table", tag("tbody", join(rows, "\n"))), class_="scroll")
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

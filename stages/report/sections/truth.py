@@ -1,0 +1,243 @@
+"""What a test bed's planted truth says of every rule. For images from the web there is no such table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.report.evidence import Collected, Evidence
+from stages.report.html import EMPTY, Child, Html, section, table, tag
+from stages.report.wording import count, ratio
+
+BANNER = (
+    "Test bed: this run used a small web with planted truth. It shows that the machinery works and is "
+    "no evidence about the open web."
+)
+KEPT, SELECTED = "kept", "selected"
+OPTED_OUT = ("opted_out", "opt_out")
+REFUSED_KINDS = ("broken", "truncated", "oversized", "not_image")
+REFUSALS = (
+    "too_large",
+    "not_an_image",
+    "unsupported_format",
+    "too_many_pixels",
+    "extreme_shape",
+    "truncated",
+    "corrupt",
+    "decoder_crash",
+)
+SAME_PIXELS = "same_pixels"  # the ledger's `duplicate`; the filter has a reason of that name too
+DUPLICATES = (SAME_PIXELS, "duplicate")
+KEYWORD = ("low_score", "low_margin")
+# The order in which rules are asked: a row that ends at one has passed all that stand before it.
+ORDER = (
+    *OPTED_OUT,
+    *REFUSALS,
+    SAME_PIXELS,
+    "takedown",
+    "leak",
+    "too_small",
+    "elongated",
+    "blank",
+    *KEYWORD,
+    "duplicate",
+    KEPT,
+    SELECTED,
+)
+
+
+@dataclass(frozen=True)
+class Fate:
+    """One candidate: what it really is, and where it ended."""
+
+    row: int
+    kind: str
+    shift: str
+    true_class: int
+    keyword_right: bool
+    duplicate_of: int
+    end: str  # one of ORDER, or another status of the ledger
+    teacher_class: int = -1  # -1 unless the row's own image is in the pool
+
+    @property
+    def pooled(self) -> bool:
+        """Whether this row brought an image into the pool."""
+        return self.teacher_class >= 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A rule against the truth: `caught` of the `planted` that reached it; of `flagged`, `right` were planted."""
+
+    rule: str
+    planted: int
+    caught: int
+    flagged: int
+    right: int
+    harmless: int  # rows that reached the rule and that it should have let pass
+
+    @property
+    def false_alarms(self) -> int:
+        """Rows flagged that should have passed."""
+        return self.flagged - self.right
+
+
+def fates(collected: Collected, truth: Sequence[Mapping[str, Any]]) -> list[Fate]:
+    """Ledger and truth joined by row. A row that the truth does not have is left out."""
+    reasons = {drop.id: drop.reason for drop in collected.dropped}
+    known = {row["row"]: row for row in truth}
+    found = []
+    for entry in collected.ledger.select(["row", "id", "status"]).to_pylist():
+        if entry["row"] not in known:
+            continue
+        fact, name, end = dict(known[entry["row"]]), entry["id"], entry["status"]
+        if end == "duplicate":
+            end = SAME_PIXELS
+        label = -1
+        if end == "ok":
+            end = SELECTED if name in collected.selected else reasons.get(name, KEPT)
+            label = collected.teacher[name].label if name in collected.teacher else -1
+        found.append(Fate(end=end, teacher_class=label, **fact))
+    return found
+
+
+def judge(
+    rule: str,
+    rows: Sequence[Fate],
+    ends: Sequence[str],
+    is_true: Callable[[Fate], bool],
+    no_loss: Callable[[Fate], bool] = lambda _: False,
+) -> Judged:
+    """Rows that reached a rule; one that it let pass and a later rule dropped is a miss all the same.
+
+    Rows of `no_loss` need not be caught, but flagging them is no false alarm.
+    """
+    reach = ORDER[min(ORDER.index(end) for end in ends) :]
+    reached = [fate for fate in rows if fate.end in reach]
+    flagged = [fate for fate in reached if fate.end in ends]
+    planted = [fate for fate in reached if is_true(fate)]
+    return Judged(
+        rule=rule,
+        planted=len(planted),
+        caught=sum(fate.end in ends for fate in planted),
+        flagged=len(flagged),
+        right=sum(is_true(fate) or no_loss(fate) for fate in flagged),
+        harmless=sum(not is_true(fate) and not no_loss(fate) for fate in reached),
+    )
+
+
+def judge_duplicates(rows: Sequence[Fate]) -> Judged:
+    """By pair: caught when only one of copy and original is left, whichever the filter preferred."""
+    ends = {fate.row: fate.end for fate in rows}
+    compared = (*DUPLICATES, KEPT, SELECTED)
+    pairs = [
+        f
+        for f in rows
+        if f.end in compared and (f.end == SAME_PIXELS or ends.get(f.duplicate_of) in compared)
+    ]
+    pairs = [f for f in pairs if f.duplicate_of >= 0]
+    family = {f.row for f in rows if f.duplicate_of >= 0} | {f.duplicate_of for f in rows}
+    reached = [f for f in rows if f.end in compared]
+    flagged = [f for f in reached if f.end in DUPLICATES]
+    return Judged(
+        rule="duplicates, exact and near (pairs)",
+        planted=len(pairs),
+        caught=sum(f.end in DUPLICATES or ends[f.duplicate_of] in DUPLICATES for f in pairs),
+        flagged=len(flagged),
+        right=sum(f.row in family for f in flagged),
+        harmless=sum(f.row not in family for f in reached),
+    )
+
+
+def verdicts(rows: Sequence[Fate]) -> list[Judged]:
+    """Every rule that can be judged against the planted truth, in the order in which they are asked."""
+    found = [
+        judge("opt-out", rows, OPTED_OUT, lambda f: f.kind == "opt_out"),
+        judge("broken and oversized files", rows, REFUSALS, lambda f: f.kind in REFUSED_KINDS),
+        judge("too small", rows, ("too_small",), lambda f: f.kind == "tiny"),
+        judge("blank", rows, ("blank",), lambda f: f.shift == "blank", lambda f: f.kind == "junk"),
+        judge("leak guard", rows, ("leak",), lambda f: f.kind == "test_leak"),
+        judge("CLIP: wrong keyword or junk", rows, KEYWORD, lambda f: not f.keyword_right),
+        judge_duplicates(rows),
+    ]
+    return [item for item in found if item.planted or item.flagged]
+
+
+def planted_truth(evidence: Evidence) -> Html:
+    """Section `truth`; empty without planted truth."""
+    if evidence.truth is None:
+        return EMPTY
+    rows = fates(evidence.collected, evidence.truth.to_pylist())
+    shifts = [fate for fate in rows if fate.kind == "shifted"]
+    return section(
+        "truth",
+        "Planted truth",
+        "Every candidate of the test bed is known for what it is. Recall counts the planted rows that "
+        "reached a rule; precision is the share of planted ones among those it flagged.",
+        tag("p", BANNER, class_="note"),
+        _rules(rows),
+        tag("h3", "what became of each kind"),
+        _outcomes("kind", rows, lambda fate: fate.kind),
+        tag("h3", "photographs altered on purpose, by alteration") if shifts else EMPTY,
+        _outcomes("alteration", shifts, lambda fate: fate.shift) if shifts else EMPTY,
+        tag("h3", "how true the labels are"),
+        _labels(rows),
+    )
+
+
+def _rules(rows: Sequence[Fate]) -> Html:
+    body: list[list[Child]] = [
+        [
+            item.rule,
+            f"{count(item.caught)} of {count(item.planted)}",
+            ratio(item.caught, item.planted),
+            ratio(item.right, item.flagged),
+            f"{count(item.false_alarms)} of {count(item.harmless)}",
+        ]
+        for item in verdicts(rows)
+    ]
+    return table(["rule", "caught", "recall", "precision", "false alarms"], body, {1, 2, 3, 4})
+
+
+def _outcomes(title: str, rows: Sequence[Fate], group: Callable[[Fate], str]) -> Html:
+    groups: dict[str, list[Fate]] = {}
+    for fate in rows:
+        groups.setdefault(group(fate), []).append(fate)
+    body: list[list[Child]] = []
+    for name, mine in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        numbers = [
+            sum(f.pooled for f in mine),
+            sum(f.end in (KEPT, SELECTED) for f in mine),
+            sum(f.end == SELECTED for f in mine),
+        ]
+        body.append(
+            [
+                name.replace("_", " "),
+                count(len(mine)),
+                *map(count, numbers),
+                ratio(numbers[-1], len(mine)),
+            ]
+        )
+    header = [title, "candidates", "pool", "kept", "selected", "share"]
+    return table(header, body, {1, 2, 3, 4, 5})
+
+
+def _labels(rows: Sequence[Fate]) -> Html:
+    parts = {
+        "the pool": [f for f in rows if f.pooled],
+        "kept": [f for f in rows if f.end in (KEPT, SELECTED)],
+        "selected": [f for f in rows if f.end == SELECTED],
+    }
+    body: list[list[Child]] = [
+        [
+            name,
+            count(len(part)),
+            ratio(sum(f.teacher_class == f.true_class for f in part), len(part)),
+            ratio(sum(f.keyword_right for f in part), len(part)),
+            ratio(sum(f.true_class < 0 for f in part), len(part)),
+        ]
+        for name, part in parts.items()
+    ]
+    header = ["images", "number", "teacher is right", "keyword is right", "no class at all"]
+    return table(header, body, {1, 2, 3, 4})

@@ -1,0 +1,62 @@
+"""python -m stages.select"""
+
+from __future__ import annotations
+
+from webdistill.core.stage import Stage, run
+
+
+def main(stage: Stage) -> None:
+    """Eligible images, by rule and budget, become the selection."""
+    import numpy as np
+
+    from stages.select import rules, scores
+    from webdistill.core.errors import UserError
+    from webdistill.core.files import write_table
+
+    task, settings = stage.task, stage.params
+    folder = stage.input("data/score/teacher")
+    kept = stage.input("data/filter/kept.parquet")
+    dropped = stage.input("data/filter/dropped.parquet")
+    embedded = stage.input("data/embed/scores.parquet")
+
+    scored = scores.read_scored(sorted(folder.glob("*.parquet")), len(task.classes))
+    if settings.source == "kept":
+        scored = scores.eligible_kept(scored, kept)
+    else:
+        scored = scores.eligible_pool(scored, kept, dropped)
+    eligible = len(scored.ids)
+    keyword = scores.keyword_classes(scored, embedded)
+    if settings.agree:
+        same = np.flatnonzero(scored.teacher_class == keyword)
+        scored, keyword = scores.subset(scored, same), keyword[same]
+    if not len(scored.ids):
+        raise UserError(
+            f"no image is left to select from ({eligible} before select.agree); loosen the "
+            "thresholds of filter" + (" or set select.agree: false" if settings.agree else "")
+        )
+
+    count = rules.amount(settings.budget, len(scored.ids))
+    picked = rules.choose(settings.rule, scored, count, len(task.classes), task.seed)
+    chosen = scores.subset(scored, picked)
+    empty = scores.check_classes(chosen, task.classes)
+    with stage.output("selection.parquet") as path:
+        write_table(scores.selection(chosen), path)
+    stage.metrics(scores.figures(chosen, eligible, keyword[picked], task.classes))
+
+    if settings.rule != "all" and settings.budget > len(scored.ids):
+        stage.log(
+            f"warning: select.budget asks for {settings.budget:,} images, "
+            f"only {len(scored.ids):,} are eligible"
+        )
+    if empty:
+        stage.log(
+            f"warning: no image selected for {len(empty)} of {len(task.classes)} classes: "
+            f"{', '.join(empty[:10])}"
+        )
+    stage.log(
+        f"{len(chosen.ids):,} of {eligible:,} eligible images selected by rule '{settings.rule}'"
+    )
+
+
+if __name__ == "__main__":
+    run("select", main)

@@ -1,0 +1,41 @@
+"""Parameters of the select stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from webdistill.core.params import Section
+
+
+class Select(Section):
+    """Section `select:` of params.yaml."""
+
+    rule: Annotated[
+        Literal["balanced", "confident", "random", "all"],
+        Field(
+            description="balanced: most confident of each pseudo-class, classes as even as can be; "
+            "confident: most confident overall; random: seeded control; all: no selection"
+        ),
+    ]
+    budget: Annotated[
+        Annotated[int, Field(ge=2)] | Annotated[float, Field(gt=0, le=1)],
+        Field(
+            description="images to select: 2 or more is a count, a decimal up to 1.0 a share "
+            "(`all` ignores it)"
+        ),
+    ]
+    source: Annotated[
+        Literal["kept", "pool"],
+        Field(
+            description="kept: what the filter kept; pool: control, also what it dropped, except "
+            "opt-outs and copies of test images"
+        ),
+    ]
+    agree: Annotated[
+        bool,
+        Field(
+            description="only images whose teacher class is the class their search keyword names"
+        ),
+    ]

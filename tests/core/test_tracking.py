@@ -1,0 +1,334 @@
+"""K1 (a dead, slow or failing tracking server costs nothing and loses nothing) and K2 (no secret)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from webdistill.core import flush, replay, tracking
+from webdistill.core.tracking import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "3fa2c1" + "0" * 26
+# MLflow 3.17 beside SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+CURVE = [(step, 1.0 / (1 + step)) for step in range(1500)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def record(stage: str = "distill", **changes: Any) -> Record:
+    values: dict[str, Any] = {
+        "stage": stage,
+        "parent_key": KEY,
+        "parent_params": {"task.seed": "0", "distill.method": "kd", "distill.student": "wrn-16-1"},
+        "params": {"distill.method": "kd"},
+        "task": {"task.seed": 0},
+        "inputs": {"data/select/selection.parquet": "a" * 64},
+        "outputs": {"data/distill/student/": "b" * 64},
+        "metrics": {"loss->end": 0.5},
+        "track_metrics": {"seconds": 12.5},
+        "curves": {"loss": CURVE},
+        "started": 1_700_000_000.25,
+        "ended": 1_700_000_012.75,
+        "status": "FINISHED",
+    }
+    return Record(**{**values, **changes})
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flusher sets variables; these return to what they were."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_TRACKING_USERNAME": "",
+        "MLFLOW_TRACKING_PASSWORD": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WEBDISTILL_TRACKING"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / ".work" / "spool"
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking store as MLflow makes it at first use, which takes seconds."""
+    root = tmp_path_factory.mktemp("blank")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        replay.connect(root)
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def local(folder: Path, blank: Path) -> Path:
+    """A spool folder in a project whose store exists."""
+    folder.mkdir(parents=True)
+    target = folder.parent.parent / "mlflow.db"
+    with closing(sqlite3.connect(blank)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server; it starts while the first tests run."""
+    home, port = tmp_path_factory.mktemp("server"), free_port()
+    store = ["--backend-store-uri", f"sqlite:///{home}/server.db"]
+    place = ["--artifacts-destination", str(home / "artifacts"), "--workers", "1"]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--port", str(port), *store, *place],
+            cwd=home,
+            env={
+                **os.environ,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+            },
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    yield f"http://127.0.0.1:{port}"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def server(starting: str) -> str:
+    limit = time.monotonic() + 50
+    while time.monotonic() < limit:
+        try:
+            with urllib.request.urlopen(f"{starting}/health", timeout=5):
+                return starting
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail("the tracking server did not start")
+
+
+def run_flush(folder: Path) -> int:
+    return flush.main(["--folder", str(folder), "--wait", "50"])
+
+
+def runs(folder: Path) -> tuple[Any, list[Any], list[Any]]:
+    """-> client, parent runs, child runs"""
+    client, experiment = replay.connect(folder.parent.parent)
+    every = client.search_runs([experiment])
+    parents = [run for run in every if replay.PARENT_TAG not in run.data.tags]
+    return client, parents, [run for run in every if run not in parents]
+
+
+def test_spool_needs_no_mlflow_and_leaves_whole_files(tmp_path: Path, folder: Path) -> None:
+    code = "import sys, webdistill.core.tracking; assert not {'mlflow', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True)
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"png")
+    (tmp_path / "b").mkdir()
+    twin = picture.rename(tmp_path / "b" / "a.png")
+    picture.write_bytes(b"other")
+    path = tracking.spool(record(artifacts=[picture, twin, tmp_path / "never-made"]), folder)
+    picture.unlink()  # the stage's next run does this
+    back = tracking.load(path)
+    assert [each.read_bytes() for each in back.artifacts] == [b"other", b"png"]
+    assert back.curves == {"loss": [list(point) for point in CURVE]}
+    assert (back.started, back.status) == (1_700_000_000.25, "FINISHED")
+    assert {each.name for each in folder.iterdir()} == {path.name, path.with_suffix(".files").name}
+
+
+def test_no_secret_reaches_the_spool(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "hunter2hunter2")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:pa55word@track.example/x")
+    shown = "https://ann:pa55word@host.example/a?size=3&access_token=t0psecret&key=k3yk3y#end"
+    path = tracking.spool(
+        record(params={shown: [shown]}, tags={"note": "hunter2hunter2"}, inputs={shown: "d"}),
+        folder,
+    )
+    text = path.read_text()
+    for secret in ("pa55word", "t0psecret", "k3yk3y", "hunter2", "track.example"):
+        assert secret not in text
+    assert "https://host.example/a?size=3&access_token=***&key=***#end" in text
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://www.flickr.com/photos/1@N00/2",
+        "https://x.example/?q=a@b.example",
+        "data/a@b.parquet",
+    ],
+)
+def test_harmless_addresses_stay(address: str) -> None:
+    assert tracking.redact(address) == address
+
+
+def test_name_key_and_project_root(tmp_path: Path) -> None:
+    (tmp_path / "teacher.json").write_text(json.dumps({"architecture": "wrn-16-2"}))
+    params = {**record().parent_params, "task.teacher": "teacher.safetensors"}
+    named = record(parent_params=params)
+    assert tracking.run_name(named, tmp_path) == "kd wrn-16-2->wrn-16-1 · 3fa2c1"
+    key = tracking.experiment_key(params, tmp_path)
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "a.py").write_text("pass")
+    assert key == tracking.experiment_key(dict(reversed(params.items())), tmp_path / "stages")
+    assert key != tracking.experiment_key(params, tmp_path)
+    assert tracking.project_root(tmp_path / ".dvc" / "tmp" / "exps" / "tmpx1") == tmp_path.resolve()
+    assert tracking.project_root(tmp_path) == tmp_path.resolve()
+
+
+def test_sqlite_parent_children_and_repeats(tmp_path: Path, local: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("hello")
+    tracking.spool(record("search", curves={}, metrics={"rows": 7}), local)
+    path = tracking.spool(record(artifacts=[card]), local)
+    kept = path.read_text()
+    assert run_flush(local) == 0
+    assert not list(local.glob("*.json")) + list(local.glob("*.files"))
+    for _ in range(2):  # the second time round after the same record came again
+        client, (parent,), children = runs(local)
+        assert parent.info.run_name == "kd teacher->wrn-16-1 · 3fa2c1"
+        assert parent.data.params == record().parent_params
+        assert parent.data.metrics["search.rows"] == 7
+        assert len(client.get_metric_history(parent.info.run_id, "distill.loss")) == 1500
+        assert {child.info.run_name for child in children} == {"search", "distill"}
+        assert {child.data.tags[replay.PARENT_TAG] for child in children} == {parent.info.run_id}
+        (child,) = (child for child in children if child.info.run_name == "distill")
+        assert (child.info.start_time, child.info.end_time) == (
+            1_700_000_000_250,
+            1_700_000_012_750,
+        )
+        assert child.data.metrics == {"loss-_end": 0.5, "seconds": 12.5, "loss": CURVE[-1][1]}
+        assert child.data.params == {"task.seed": "0", "distill.method": "kd"}
+        data = {each.dataset.name: each for each in child.inputs.dataset_inputs}
+        assert data["data/select/selection.parquet"].dataset.digest == "a" * 36
+        assert data["data/distill/student/"].tags[0].value == "output"
+        assert child.data.tags["output data/distill/student"] == "b" * 64
+        (artifact,) = client.list_artifacts(child.info.run_id)
+        assert (
+            Path(client.download_artifacts(child.info.run_id, artifact.path)).read_text() == "hello"
+        )
+        path.write_text(kept)
+        assert run_flush(local) == 0
+
+
+def test_a_flush_cut_short_is_completed_without_duplicates(
+    local: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tracking.spool(record(), local)
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "_log_data", lambda *_: 1 / 0)
+        assert run_flush(local) == 1
+    assert path.exists()
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert run_flush(local) == 0
+    client, (parent,), (child,) = runs(local)
+    assert child.info.status == parent.info.status == "FINISHED"
+    assert len(client.get_metric_history(child.info.run_id, "loss")) == 1500
+
+
+def test_an_impossible_record_is_put_aside_and_the_rest_goes_on(
+    local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tracking.spool(record(), local)
+    broken.write_text("{")
+    wrong = tracking.spool(record(metrics={"loss": "high"}), local)
+    tracking.spool(record("report", status="FAILED", metrics={"nan": float("nan")}), local)
+    assert run_flush(local) == 0
+    assert {each.name for each in local.glob("*.rejected")} == {
+        f"{path.name}.rejected" for path in (broken, wrong)
+    }
+    _, (parent,), (child,) = runs(local)
+    assert (child.info.run_name, child.info.status, parent.info.status) == (
+        "report", "FAILED", "FAILED",
+    )  # fmt: skip
+
+
+def test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once(
+    folder: Path, server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    artifact = folder.parent / "picture.png"
+    artifact.parent.mkdir(parents=True)
+    artifact.write_bytes(b"png")
+    path = tracking.spool(record(artifacts=[artifact]), folder)
+    kept = path.read_text()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:pa55word@127.0.0.1:{free_port()}")
+    assert run_flush(folder) == 1
+    assert path.read_text() == kept
+    message = capfd.readouterr().err
+    assert "1 records wait" in message
+    assert "pa55word" not in message
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    for _ in range(2):
+        assert run_flush(folder) == 0
+        client, (parent,), (child,) = runs(folder)
+        assert len(client.get_metric_history(child.info.run_id, "loss")) == 1500
+        assert parent.data.metrics["distill.loss-_end"] == 0.5
+        assert len(child.inputs.dataset_inputs) == 2
+        assert [each.path for each in client.list_artifacts(child.info.run_id)] == ["picture.png"]
+        path.write_text(kept)
+    assert not (folder.parent.parent / "mlflow.db").exists()
+
+
+def test_a_hanging_server_costs_a_stage_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # accepts, never answers
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{hanging.getsockname()[1]}")
+        path = tracking.spool(record(), folder)
+        begun = time.monotonic()
+        process = tracking.launch_flush(folder, seconds=2)
+        assert time.monotonic() - begun < 1
+        assert os.waitpid(process, 0)[1] != 0
+        assert time.monotonic() - begun < 10
+    assert path.exists()
+    assert "no time left" in (folder / "flush.log").read_text()
+
+
+def test_submit_never_raises_and_can_be_switched_off(
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    started: list[Path] = []
+    monkeypatch.setattr(tracking, "launch_flush", started.append)
+    tracking.submit(record(), folder)
+    assert started == [folder]
+    assert len(list(folder.glob("*.json"))) == 1
+    (tmp_path / "file").write_text("in the way")
+    tracking.submit(record(), tmp_path / "file" / ".work" / "spool")
+    assert "not tracked" in capsys.readouterr().err
+    monkeypatch.setenv("WEBDISTILL_TRACKING", "off")
+    tracking.submit(record(), folder)
+    assert len(list(folder.glob("*.json"))) == 1
+
+
+def test_only_one_flush_at_a_time(folder: Path) -> None:
+    tracking.spool(record(), folder)
+    with flush.locked(folder, 0) as mine, flush.locked(folder, 0.2) as other:
+        assert (mine, other) == (True, False)
+        assert flush.main(["--folder", str(folder), "--wait", "0"]) == 1

@@ -1,0 +1,158 @@
+"""The pool: shards, reading back, damage."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from webdistill.core.errors import UserError
+from webdistill.core.files import write_manifest
+from webdistill.images.gate import encode, pixel_id
+from webdistill.images.pool import (
+    PoolRow,
+    iterate_images,
+    load_images,
+    read_ids,
+    square,
+    write_pool,
+)
+
+
+def rows(count: int, width: int = 12, height: int = 9) -> list[PoolRow]:
+    dice = np.random.default_rng(1)
+    pictures = [
+        Image.fromarray(a) for a in dice.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    ]
+    return [
+        PoolRow(pixel_id(p), encode(p), width, height, "cat", f"caption {n}")
+        for n, p in enumerate(pictures)
+    ]
+
+
+def pool(folder: Path, content: list[PoolRow], shard_size: int = 10) -> Path:
+    assert write_pool(iter(content), folder, shard_size) == len(content)
+    write_manifest(folder)
+    return folder
+
+
+def test_shards_hold_the_rows_in_order(tmp_path: Path) -> None:
+    content = rows(25)
+    folder = pool(tmp_path / "pool", content)
+    shards = sorted(folder.glob("*.parquet"))
+    assert [p.name for p in shards] == ["00000.parquet", "00001.parquet", "00002.parquet"]
+    assert [pq.read_metadata(p).num_rows for p in shards] == [10, 10, 5]
+    assert read_ids(folder) == [row.id for row in content]
+    first = pq.read_table(shards[0]).to_pylist()[0]
+    assert first["image"] == {"bytes": content[0].image, "path": f"{content[0].id}.webp"}
+    assert (first["width"], first["height"], first["query"], first["caption"]) == (
+        12,
+        9,
+        "cat",
+        "caption 0",
+    )
+
+
+def test_same_rows_same_bytes(tmp_path: Path) -> None:
+    digests = []
+    for name in ("a", "b"):
+        folder = pool(tmp_path / name, rows(25))
+        digests.append(
+            [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())]
+        )
+    assert digests[0] == digests[1]
+
+
+def test_an_exact_multiple_makes_no_empty_shard(tmp_path: Path) -> None:
+    assert len(list(pool(tmp_path / "pool", rows(20)).glob("*.parquet"))) == 2
+    assert write_pool(iter([]), tmp_path / "none", 10) == 0
+    assert not list((tmp_path / "none").iterdir())
+
+
+def by_hand(row: PoolRow, size: int, height: int = 9, width: int = 12) -> np.ndarray:
+    import io
+
+    image = Image.open(io.BytesIO(row.image)).convert("RGB")
+    factor = size / min(height, width)
+    image = image.resize((round(width * factor), round(height * factor)), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image)[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize("size", [6, 9, 16])
+def test_load_images_resizes_and_cuts_the_centre(tmp_path: Path, size: int) -> None:
+    content = rows(25)
+    ids, images = load_images(pool(tmp_path / "pool", content), None, size, workers=1)
+    assert ids == [row.id for row in content]
+    assert images.shape == (25, size, size, 3)
+    assert images.dtype == np.uint8
+    for row, image in zip(content, images, strict=True):
+        assert np.array_equal(image, by_hand(row, size))
+
+
+def test_load_images_in_the_order_asked_for(tmp_path: Path) -> None:
+    content = rows(25)
+    folder = pool(tmp_path / "pool", content)
+    _, everything = load_images(folder, None, 9, workers=1)
+    order = [24, 0, 11, 10, 9, 3]
+    ids, some = load_images(folder, [content[n].id for n in order], 9, workers=1)
+    assert ids == [content[n].id for n in order]
+    assert np.array_equal(some, everything[order])
+    ids, none = load_images(folder, [], 9, workers=1)
+    assert (ids, none.shape) == ([], (0, 9, 9, 3))
+
+
+def test_processes_give_the_same_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webdistill.images.pool.SERIAL_BELOW", 0)
+    content = rows(60)
+    folder = pool(tmp_path / "pool", content)
+    order = [row.id for row in reversed(content)]
+    for ids in (None, order):
+        alone, together = (load_images(folder, ids, 8, workers=n) for n in (1, 2))
+        assert alone[0] == together[0]
+        assert np.array_equal(alone[1], together[1])
+
+
+def test_a_single_file_will_do(tmp_path: Path) -> None:
+    content = rows(7)
+    folder = pool(tmp_path / "pool", content)
+    ids, images = load_images(folder / "00000.parquet", None, 9, workers=1)
+    assert len(ids) == len(images) == 7
+
+
+def test_iterate_images(tmp_path: Path) -> None:
+    content = rows(25)
+    found = list(iterate_images(pool(tmp_path / "pool", content)))
+    assert [name for name, _ in found] == [row.id for row in content]
+    assert all(pixel_id(image) == name for name, image in found)
+
+
+def test_square_never_leaves_a_gap() -> None:
+    for size in ((3, 200), (200, 3), (7, 8), (33, 32), (32, 32)):
+        assert square(Image.new("RGB", size), 32).size == (32, 32)
+
+
+def test_unknown_or_doubled_ids(tmp_path: Path) -> None:
+    content = rows(5)
+    folder = pool(tmp_path / "pool", content)
+    with pytest.raises(UserError, match="f" * 32):
+        load_images(folder, [content[0].id, "f" * 32], 9, workers=1)
+    with pytest.raises(UserError, match="twice"):
+        load_images(folder, [content[0].id, content[0].id], 9, workers=1)
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    folder = pool(tmp_path / "pool", rows(25))
+    shard = folder / "00001.parquet"
+    whole = shard.read_bytes()
+    for damaged in (whole[:-100], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:]):
+        shard.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"00001\.parquet"):
+            load_images(folder, None, 9, workers=1)
+    shard.unlink()
+    with pytest.raises(UserError, match=r"00001\.parquet is missing"):
+        read_ids(folder)

@@ -1,0 +1,101 @@
+"""Networks on disk: what fits loads, everything else is refused in one line (promises M1, M2)."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from webdistill.core.errors import UserError
+from webdistill.core.files import sha256_file
+from webdistill.models.checkpoint import load_network, save_network
+from webdistill.models.zoo import build
+
+CARD: dict[str, object] = {
+    "architecture": "resnet8", "classes": ["a", "b", "c"], "image_size": 32,
+    "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25],
+}  # fmt: skip
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_network(tmp_path / "net", build("resnet8", 3), CARD)
+    return tmp_path / "net"
+
+
+def change_card(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_saved_network_answers_the_same(saved: Path) -> None:
+    torch.manual_seed(0)
+    net = build("resnet8", 3).eval()
+    loaded = load_network(saved)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(loaded.net(images), net(images))
+    assert not loaded.net.training
+    assert not any(p.requires_grad for p in loaded.net.parameters())
+
+
+def test_float16_weights_are_accepted(tmp_path: Path) -> None:
+    save_network(tmp_path / "half", build("resnet8", 3).half(), CARD)
+    assert next(load_network(tmp_path / "half").net.parameters()).dtype == torch.float32
+
+
+def test_a_flipped_byte_is_refused(saved: Path) -> None:
+    path = saved / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="has sha256"):
+        load_network(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ["a", "b"]}, r"'fc\.weight' has shape \[3, 64\].*needs \[2, 64\]; does the class list fit"),
+        ({"architecture": "resnet14"}, r"lacks tensor 'layer1\.1"),
+        ({"architecture": "resnet9"}, "unknown architecture 'resnet9'"),
+        ({"mean": [0.5]}, "key 'mean"),
+        ({"colour": 1}, "key 'colour'"),
+        ({"image_size": "32"}, "key 'image_size'"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(saved: Path, changes: dict[str, object], message: str) -> None:
+    change_card(saved, **changes)
+    with pytest.raises(UserError, match=message) as caught:
+        load_network(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_of_another_network_are_refused(saved: Path, tmp_path: Path) -> None:
+    save_network(tmp_path / "big", build("resnet14", 3), CARD)
+    with pytest.raises(UserError, match=r"holds tensor 'layer1\.1.*which resnet8 does not have"):
+        load_network(tmp_path / "big")
+
+
+def test_missing_files_are_named(tmp_path: Path, saved: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json does not exist"):
+        load_network(tmp_path / "nothing")
+    (saved / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"weights\.safetensors does not exist"):
+        load_network(saved)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemExit('the pickle was executed')",))
+
+
+def test_a_pickle_in_place_of_the_weights_is_inert(saved: Path) -> None:
+    path = saved / "weights.safetensors"
+    path.write_bytes(pickle.dumps(Bomb()))
+    change_card(saved, sha256=sha256_file(path))
+    with pytest.raises(UserError, match="no readable safetensors"):
+        load_network(saved)

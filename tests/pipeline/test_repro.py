@@ -1,0 +1,106 @@
+"""The whole DAG, for real, on 200 candidates (promises R1, S8)."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from webdistill.core.params import STAGES, read_yaml
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+
+def lock(project: Project) -> dict[str, object]:
+    found = read_yaml(project.root / "dvc.lock")["stages"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="module")
+def built(project: Project) -> Project:
+    project.run("dvc", "repro")
+    return project
+
+
+def test_every_stage_ran_and_left_its_outputs(built: Project) -> None:
+    assert set(lock(built)) == set(STAGES)
+    measured = json.loads((built.root / "data/evaluate/metrics.json").read_text())
+    assert 0 <= measured["top1"] <= 1
+    assert (built.root / "data/report/report.html").stat().st_size > 10_000
+    assert not list((built.root / ".work").rglob("out/*"))
+
+
+def test_the_ledger_accounts_for_every_candidate(built: Project) -> None:
+    import pyarrow.parquet as pq
+
+    ledger = pq.read_table(built.root / "data/fetch/ledger.parquet")
+    assert ledger.num_rows == pq.read_table(built.root / "data/search/candidates.parquet").num_rows
+    kept = pq.read_table(built.root / "data/filter/kept.parquet").num_rows
+    dropped = pq.read_table(built.root / "data/filter/dropped.parquet").num_rows
+    assert kept + dropped == ledger["status"].to_pylist().count("ok")
+
+
+def test_a_second_repro_runs_nothing(built: Project) -> None:
+    begun = time.monotonic()
+    done = built.run("dvc", "repro")
+    assert "Running stage" not in done.stdout + done.stderr
+    assert "up to date" in done.stdout + done.stderr
+    assert time.monotonic() - begun < 60
+
+
+def test_a_filter_threshold_reruns_from_filter_on_and_fetches_nothing(built: Project) -> None:
+    before = lock(built)
+    params = built.root / "params.yaml"
+    text = params.read_text()
+    try:
+        params.write_text(text.replace("min_score: -1.0", "min_score: 0.0"))
+        assert params.read_text() != text
+        done = built.run("dvc", "repro", "filter")
+        ran = {name for name in STAGES if f"Running stage '{name}'" in done.stdout + done.stderr}
+        assert ran == {"filter"}
+        assert lock(built)["fetch"] == before["fetch"]
+    finally:
+        params.write_text(text)
+
+
+def test_two_runs_from_scratch_give_the_same_lock(built: Project) -> None:
+    built.run("dvc", "repro")
+    first = (built.root / "dvc.lock").read_text()
+    built.forget()
+    built.run("dvc", "repro")
+    assert (built.root / "dvc.lock").read_text() == first
+
+
+def test_an_altered_shard_is_refused_by_name(built: Project) -> None:
+    """Promise S4: DVC checks out a damaged cache object without complaint; the next stage does not."""
+    shard = next((built.root / "data/fetch/pool").glob("*.parquet"))
+    data = shard.read_bytes()
+    try:
+        shard.chmod(0o644)
+        shard.write_bytes(data[:-100])
+        done = built.run("python", "-m", "stages.score", check=False)
+        assert done.returncode == 2
+        assert shard.name in done.stderr
+        assert done.stderr.count("\n") == 1
+    finally:
+        shard.write_bytes(data)
+
+
+def test_without_the_labels_everything_before_evaluate_runs(built: Project) -> None:
+    """Promise T1."""
+    labels = built.root / "data/quickstart/test/labels.parquet"
+    away = Path(f"{labels}.away")
+    labels.rename(away)
+    try:
+        for stage in ("embed", "filter", "score", "select", "prototypes", "distill"):
+            built.run("python", "-m", f"stages.{stage}")
+        done = built.run("python", "-m", "stages.evaluate", check=False)
+        assert done.returncode == 2
+        assert "labels.parquet" in done.stderr
+    finally:
+        away.rename(labels)

@@ -1,0 +1,199 @@
+"""Embed: scores against a naive loop, resume after a kill, independence of shards and threads."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from safetensors.torch import save_file
+
+from stages.embed import embedding, scoring
+from stages.embed.__main__ import main
+from stages.embed.params import Embed
+from webdistill.core.files import write_manifest
+from webdistill.core.params import Params, Task
+from webdistill.core.stage import Stage
+from webdistill.images.pool import PoolRow, write_pool
+from webdistill.models import clip
+
+import open_clip  # isort: skip  (after webdistill, which lets torchvision import)
+
+CLASSES = ("cat", "dog", "ship")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tiny")
+    vision = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
+    text = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config = {"model_cfg": {"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    state = open_clip.CLIP(**config["model_cfg"]).state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+def rows(count: int) -> list[PoolRow]:
+    rng = np.random.default_rng(0)
+    out = []
+    for i in range(count):
+        side = int(rng.integers(20, 40))
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(buffer, "PNG")
+        query = (*CLASSES, "Cat ", "zebra")[i % 5]
+        out.append(PoolRow(f"{i:032x}", buffer.getvalue(), side, side, query, ""))
+    return out
+
+
+def stage_for(model: str, threads: int = 1, templates: tuple[str, ...] = ("{}", "a {}")) -> Stage:
+    task = Task(
+        seed=0,
+        threads=threads,
+        classes=CLASSES,
+        image_size=32,
+        teacher="",
+        test_images="",
+        test_labels="",
+    )
+    section = Embed(model=model, pretrained=None, precision="auto", templates=templates)
+    return Stage("embed", Params(task, {"embed": section}, {}), None)
+
+
+def run_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, model: str, shard_size: int, threads: int
+) -> Stage:
+    pool = place / "data/fetch/pool"
+    write_pool(rows(75), pool, shard_size)
+    write_manifest(pool)
+    monkeypatch.chdir(place)
+    stage = stage_for(model, threads)
+    main(stage)
+    stage.publish()
+    return stage
+
+
+def vectors(place: Path) -> np.ndarray:
+    paths = sorted((place / "data/embed/embeddings").glob("*.parquet"))
+    return np.concatenate([embedding.read_embeddings(path) for path in paths])
+
+
+def test_shards_and_threads_do_not_matter(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, shard_size, threads in (("a", 75, 1), ("b", 20, 2)):
+        (tmp_path / name).mkdir()
+        run_on(tmp_path / name, monkeypatch, tiny, shard_size, threads)
+    assert np.array_equal(vectors(tmp_path / "a"), vectors(tmp_path / "b"))
+    one, two = (pq.read_table(tmp_path / n / "data/embed/scores.parquet") for n in "ab")
+    assert one.equals(two)
+    assert sorted(p.name for p in (tmp_path / "b/data/embed/embeddings").iterdir()) == [
+        "00000.parquet", "00001.parquet", "00002.parquet", "00003.parquet", "manifest.json",
+    ]  # fmt: skip
+
+
+def test_outputs_follow_the_contract(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_on(tmp_path, monkeypatch, tiny, 50, 1)
+    table = pq.read_table(tmp_path / "data/embed/embeddings/00000.parquet")
+    assert str(table.schema.field("embedding").type) == "fixed_size_list<element: halffloat>[8]"
+    assert json.loads(table.schema.metadata[b"preprocess"])["size"] == [32, 32]
+    assert len(table.schema.metadata[b"weights_sha256"]) == 64
+    scores = pq.read_table(tmp_path / "data/embed/scores.parquet")
+    assert scores.schema.names == scoring.EMPTY.schema.names
+    assert scores["query_class"].to_pylist()[:5] == [0, 1, 2, 0, -1]
+    metrics = json.loads((tmp_path / "data/embed/metrics.json").read_text())
+    assert (metrics["images"], metrics["queries_that_name_a_class"]) == (75, 60)
+
+
+def test_a_killed_run_goes_on_with_the_next_shard(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    run_on(tmp_path / "whole", monkeypatch, tiny, 25, 1)
+    place = tmp_path / "killed"
+    place.mkdir()
+    real, asked = embedding.embed_files, []
+
+    def dies_in_the_second(
+        model: clip.ClipModel, files: list[bytes], threads: int
+    ) -> Iterable[np.ndarray]:
+        asked.append(len(files))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(model, files, threads)
+
+    monkeypatch.setattr(embedding, "embed_files", dies_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run_on(place, monkeypatch, tiny, 25, 1)
+    stage = stage_for(tiny)
+    main(stage)
+    stage.publish()
+    assert asked == [25, 25, 25, 25]  # the first shard once, the second twice, the third once
+    for path in sorted((tmp_path / "whole/data/embed").rglob("*.*")):
+        assert path.read_bytes() == (place / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_other_templates_score_anew_without_embedding(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_on(tmp_path, monkeypatch, tiny, 75, 1)
+    before = pq.read_table("data/embed/scores.parquet")
+    monkeypatch.setattr(embedding, "embed_files", None)
+    stage = stage_for(tiny, templates=("the {}",))
+    main(stage)
+    stage.publish()
+    assert not pq.read_table("data/embed/scores.parquet").equals(before)
+
+
+def test_a_damaged_leftover_is_made_again(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_on(tmp_path, monkeypatch, tiny, 75, 1)
+    wanted = vectors(tmp_path)
+    (kept,) = (tmp_path / ".work/embed/shards").iterdir()
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 3] ^= 1
+    kept.write_bytes(data)
+    stage = stage_for(tiny)
+    main(stage)
+    stage.publish()
+    assert np.array_equal(vectors(tmp_path), wanted)
+
+
+def test_scores_equal_a_naive_loop() -> None:
+    rng = np.random.default_rng(0)
+    images, texts = rng.normal(size=(20, 6)), rng.normal(size=(4, 6))
+    query = rng.integers(-1, 4, 20).astype(np.int32)
+    found = scoring.score(images, texts, query)
+    for i in range(20):
+        cosines = [float(np.dot(images[i], text)) for text in texts]
+        best = max(range(4), key=lambda k: cosines[k])
+        own = best if query[i] < 0 else int(query[i])
+        others = max(c for k, c in enumerate(cosines) if k != own)
+        assert found.clip_class[i] == best
+        assert found.score[i] == pytest.approx(cosines[own], rel=1e-6)
+        assert found.margin[i] == pytest.approx(cosines[own] - others, rel=1e-5)
+
+
+def test_class_embeddings_are_means_of_unit_vectors(tiny: str) -> None:
+    model = clip.load(tiny, None, precision="float32")
+    found = scoring.class_embeddings(model, CLASSES, ("{}", "a photo of a {}", "the {}"))
+    for row, name in zip(found, CLASSES, strict=True):
+        mean = model.encode_texts([name, f"a photo of a {name}", f"the {name}"]).double().mean(0)
+        np.testing.assert_allclose(row, (mean / mean.norm()).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("template", ["a photo", "{} and {}", "{0}", "a {name}", "{{}}"])
+def test_bad_templates_are_refused(template: str) -> None:
+    with pytest.raises(ValidationError, match="exactly one"):
+        Embed(model="x", pretrained=None, precision="auto", templates=(template,))

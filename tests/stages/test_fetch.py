@@ -1,0 +1,283 @@
+"""fetch on embedded bytes and local files: statuses, ledger, pool, resuming, and that no path leaves its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+import stages.fetch.__main__ as fetch_main
+import stages.search.__main__ as search_main
+from stages.fetch.candidates import read_candidates
+from stages.fetch.crawl import CHUNK, Crawl
+from stages.fetch.journal import Journal
+from stages.fetch.outcomes import STATUSES, Outcome
+from stages.fetch.params import Fetch
+from stages.fetch.sources import read_file
+from stages.search.params import Search
+from webdistill.core.errors import UserError
+from webdistill.core.files import read_json, read_table, sha256_file
+from webdistill.core.params import Params, Task
+from webdistill.core.stage import Stage
+
+SETTINGS = {
+    "store_size": 64, "max_pixels": 10_000, "max_bytes": 20_000, "timeout": 5.0, "retries": 0, "shard_size": 10,
+}  # fmt: skip
+TASK = Task(
+    seed=0,
+    threads=1,
+    classes=("cat", "dog"),
+    image_size=32,
+    teacher="",
+    test_images="",
+    test_labels="",
+)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a stage keeps its scratch space in the current folder
+
+
+def picture(seed: int, size: int = 12, kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(out, kind)
+    return out.getvalue()
+
+
+def run(folder: Path, list_name: str, threads: int = 1, **changes: object) -> Stage:
+    """search and fetch as their programs run them, with outputs under `folder`."""
+    fetch = Fetch(**{**SETTINGS, **changes})
+    search = Search(list=str(folder / list_name), columns={})
+    task = TASK.model_copy(update={"threads": threads})
+    settings = Params(task, {"search": search, "fetch": fetch}, {})
+    for name, main in (("search", search_main.main), ("fetch", fetch_main.main)):
+        stage = Stage(name, settings, folder)
+        main(stage)
+        stage.publish()
+    return stage
+
+
+def save_list(folder: Path, **columns: list[object]) -> None:
+    pq.write_table(pa.table(columns), folder / "web.parquet", row_group_size=7)
+
+
+def ledger(folder: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = read_table(folder / "fetch" / "ledger.parquet").to_pylist()
+    return rows
+
+
+def pool(folder: Path) -> list[dict[str, object]]:
+    shards = sorted((folder / "fetch" / "pool").glob("*.parquet"))
+    return [row for shard in shards for row in read_table(shard).to_pylist()]
+
+
+def test_every_candidate_ends_in_one_status(tmp_path: Path) -> None:
+    (tmp_path / "near.png").write_bytes(picture(7))
+    cases: list[tuple[str, bytes | None, str, str]] = [
+        ("http://a.example/1", picture(1), "", "ok"),
+        ("http://a.example/2", picture(1, kind="WEBP"), "", "ok"),  # lossy: other pixels
+        ("http://a.example/3", picture(1), "", "duplicate"),
+        ("http://a.example/4", picture(4), "noai", "opted_out"),
+        ("http://a.example/5", picture(5, size=101), "", "too_large"),
+        ("http://a.example/6", picture(6, size=101, kind="JPEG"), "", "too_many_pixels"),
+        ("http://a.example/7", picture(7)[:-60], "", "truncated"),
+        ("http://a.example/8", b"<html>", "", "not_an_image"),
+        ("http://a.example/9", picture(9, kind="GIF"), "", "unsupported_format"),
+        ("near.png", None, "", "ok"),
+        ("missing.png", None, "", "not_found"),
+        ("../near.png", None, "", "outside_folder"),
+        ("file:///etc/hostname", picture(3), "", "ok"),  # only a name: the bytes are embedded
+    ]
+    save_list(
+        tmp_path,
+        url=[c[0] for c in cases],
+        image=[c[1] for c in cases],
+        opt_out=[c[2] for c in cases],
+        caption=[f"a cat {n}" for n in range(len(cases))],
+        licence=["CC0"] * len(cases),
+    )
+    run(tmp_path, "web.parquet")
+    rows = ledger(tmp_path)
+    assert [row["status"] for row in rows] == [c[3] for c in cases]
+    assert [row["row"] for row in rows] == list(range(len(cases)))
+    assert rows[2]["id"] == rows[0]["id"], "a duplicate names the first"
+    assert rows[0]["sha256"] == hashlib.sha256(picture(1)).hexdigest()
+    assert rows[0]["bytes"] == len(picture(1))
+    assert (rows[3]["sha256"], rows[3]["bytes"], rows[3]["opt_out"]) == ("", 0, "noai")
+    assert {row["licence"] for row in rows} == {"CC0"}
+    stored = pool(tmp_path)
+    assert [row["id"] for row in stored] == [row["id"] for row in rows if row["status"] == "ok"]
+    assert (stored[0]["query"], stored[0]["caption"], stored[0]["width"]) == ("cat", "a cat 0", 12)
+    metrics = read_json(tmp_path / "fetch" / "metrics.json")
+    counts = Counter(row["status"] for row in rows)
+    assert metrics == {"candidates": len(cases), **{status: counts[status] for status in STATUSES}}
+    assert all(isinstance(value, int) for value in metrics.values())
+
+
+def test_same_bytes_whatever_the_processes(tmp_path: Path) -> None:
+    digests = []
+    for threads in (1, 2):
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        save_list(
+            folder,
+            image=[picture(n % 40) for n in range(60)],
+            caption=[f"dog {n}" for n in range(60)],
+        )
+        run(folder, "web.parquet", threads=threads)
+        outputs = sorted(p for p in (folder / "fetch").rglob("*") if p.is_file())
+        digests.append([(p.name, sha256_file(p)) for p in outputs])
+    assert digests[0] == digests[1]
+    assert len([name for name, _ in digests[0] if name[0] == "0"]) == 4, (
+        "40 pictures in shards of 10"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("store_size", 8), ("max_pixels", 100), ("max_bytes", 1000), ("shard_size", 3)],
+)
+def test_every_parameter_changes_an_output(tmp_path: Path, key: str, value: int) -> None:
+    found = []
+    for name, changes in (("default", {}), ("changed", {key: value})):
+        folder = tmp_path / name
+        folder.mkdir()
+        save_list(folder, image=[picture(1), picture(2), picture(3, size=9), picture(4, size=20)])
+        run(folder, "web.parquet", **changes)
+        found.append(sha256_file(folder / "fetch" / "pool" / "manifest.json"))
+    assert found[0] != found[1]
+
+
+def test_nothing_usable_is_said_in_one_line(tmp_path: Path) -> None:
+    save_list(tmp_path, image=[b"junk", b"more junk"])
+    with pytest.raises(
+        UserError, match=r"no image came through fetch \(2 candidates: not_an_image 2\)"
+    ):
+        run(tmp_path, "web.parquet")
+    assert not (tmp_path / "fetch").exists()
+
+
+def test_a_list_that_changed_after_search(tmp_path: Path) -> None:
+    save_list(tmp_path, image=[picture(1)])
+    run(tmp_path, "web.parquet")
+    candidates = tmp_path / "search" / "candidates.parquet"
+    save_list(tmp_path, image=[picture(2)])
+    with pytest.raises(UserError, match="changed since search read it"):
+        read_candidates(candidates, Path)
+
+
+def test_local_files_stay_in_the_lists_folder(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder in (inside, outside, inside / "deep"):
+        folder.mkdir()
+    (outside / "secret.png").write_bytes(picture(1))
+    (inside / "deep" / "a.png").write_bytes(picture(2))
+    (inside / "link.png").symlink_to(outside / "secret.png")
+    (inside / "door").symlink_to(outside)
+    (inside / "loop").symlink_to(inside / "loop")
+    os.mkfifo(inside / "pipe")
+    for name in ("../out/secret.png", "link.png", "door/secret.png", str(outside / "secret.png"), "/etc/hostname",
+                 "deep/../../out/secret.png"):  # fmt: skip
+        assert read_file(inside, name, 10_000).status == "outside_folder", name
+    for name in ("deep", "pipe", "nul\0.png", "loop", "x" * 5000, "deep/a.png/b", "."):
+        assert read_file(inside, name, 10_000).status == "not_found", name
+    for name in ("deep/a.png", "./deep/../deep/a.png", str(inside / "deep" / "a.png")):
+        assert read_file(inside, name, 10_000).data == picture(2)
+    assert read_file(inside, "deep/a.png", 10).status == "too_large"
+
+
+def test_a_changed_local_file_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "web.csv").write_text("url\na.png\nb.png\n")
+    (tmp_path / "a.png").write_bytes(picture(1))
+    run(tmp_path, "web.csv")
+    assert [row["status"] for row in ledger(tmp_path)] == ["ok", "not_found"]
+    (tmp_path / "b.png").write_bytes(picture(2))
+    stage = run(tmp_path, "web.csv")
+    assert [row["status"] for row in ledger(tmp_path)] == ["ok", "ok"]
+    assert not list((stage.work / "chunks").iterdir()), "nothing local is kept twice"
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from stages.fetch.candidates import read_candidates
+from stages.fetch.crawl import Crawl
+from stages.fetch.params import Fetch
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    crawl = Crawl(read_candidates(folder / "search" / "candidates.parquet", Path),
+                  Fetch(**{settings}), folder / "chunks", 1)
+    for _ in crawl.run():
+        pass
+"""
+
+
+def test_killed_and_run_again_equals_one_run(tmp_path: Path) -> None:
+    count = 3 * CHUNK
+    save_list(tmp_path, image=[picture(n, size=16) for n in range(count)])
+    settings = Params(TASK, {"search": Search(list=str(tmp_path / "web.parquet"), columns={})}, {})
+    stage = Stage("search", settings, tmp_path)
+    search_main.main(stage)
+    stage.publish()
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM.replace("{settings}", repr(SETTINGS)))
+    command = [sys.executable, str(script), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    chunks = tmp_path / "chunks"
+    with subprocess.Popen(command, env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not list(chunks.glob("*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    before = {p.name: p.stat().st_mtime_ns for p in chunks.glob("*.parquet")}
+    assert before
+    subprocess.run(command, env=environment, check=True)
+    resumed = {p.name: sha256_file(p) for p in chunks.glob("*.parquet")}
+    assert {name: (chunks / name).stat().st_mtime_ns for name in before} == before, (
+        "finished work is not redone"
+    )
+    candidates = read_candidates(tmp_path / "search" / "candidates.parquet", Path)
+    assert sum(Crawl(candidates, Fetch(**SETTINGS), tmp_path / "once", 2).run()) == count
+    assert {p.name: sha256_file(p) for p in (tmp_path / "once").iterdir()} == resumed
+    assert len(resumed) == 3
+
+
+def test_a_damaged_chunk_is_made_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    outcomes = [
+        Outcome("ok", "id", 200, 3, "abc", "", b"xyz", 1, 2),
+        Outcome("timeout", detail="slow"),
+    ]
+    journal.save("key", outcomes)
+    assert journal.load("key") == outcomes
+    assert journal.load("other") is None
+    (tmp_path / "key.parquet").write_bytes(b"cut")
+    assert journal.load("key") is None
+    (tmp_path / "stray.part").write_bytes(b"")
+    journal.keep_only([])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("timeout", 0.0), ("retries", 11), ("max_pixels", 10**9), ("store_size", "64"), ("x", 1)],
+)
+def test_params_have_bounds(key: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        Fetch(**{**SETTINGS, key: value})

@@ -1,0 +1,197 @@
+"""Tracking: a stage leaves a record in a spool folder; a process of its own carries it to MLflow.
+
+A stage never imports MLflow and never talks to a server: it writes one small file and starts
+`webdistill.core.flush` in the background. A dead, slow or failing server therefore costs a stage
+nothing, and nothing is lost: what did not get through stays in `.work/spool` and goes with the next
+flush.
+
+Environment: MLFLOW_TRACKING_URI (default: SQLite in the project), MLFLOW_EXPERIMENT_NAME (default:
+webdistill), WEBDISTILL_TRACKING=off (nothing is recorded).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+FLUSH_SECONDS = 120  # a background flush ends itself after this time, whatever the server does
+LOG_BYTES = 1_000_000  # flush.log starts anew beyond this size
+
+_USERINFO = re.compile(r"(?<=://)[^/\s?#]*@")
+_QUERY_SECRET = re.compile(
+    r"(?i)([?&;](?:[\w.-]*(?:token|secret|passw(?:or)?d|signature|credential|api[_-]?key"
+    r"|access[_-]?key)[\w.-]*|sig|key|auth)=)[^&;#\s]+"
+)
+_SECRET_NAME = re.compile(
+    r"(?i)(^|_)(token|secret|passw(or)?d|(api|access)?_?key|credentials?|contact|tracking_uri)"
+    r"(_|$)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One run of one stage. Times in seconds since the epoch; a digest is any string naming the content."""
+
+    stage: str
+    parent_key: str  # equal for all stages of one configuration: `experiment_key`
+    parent_params: Mapping[str, object]  # every section, flattened: {"filter.min_score": "0.2"}
+    params: Mapping[str, object]  # the stage's own
+    started: float
+    ended: float
+    status: str  # "FINISHED" or "FAILED"
+    task: Mapping[str, object] = field(default_factory=dict)  # merged into params
+    inputs: Mapping[str, str] = field(default_factory=dict)  # path -> digest
+    outputs: Mapping[str, str] = field(default_factory=dict)  # path -> digest
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    track_metrics: Mapping[str, float] = field(default_factory=dict)  # durations, memory
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)  # (step, value)
+    artifacts: Sequence[Path] = ()  # copied by `spool`
+    tags: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""  # of the parent run; empty: `run_name`
+
+
+def experiment_key(params: Mapping[str, object], root: Path) -> str:
+    """32 hex digits from the resolved parameters and the code of stages/ and webdistill/ below `root`."""
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
+    for folder in ("stages", "webdistill"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
+
+
+def run_name(record: Record, root: Path) -> str:
+    """A name for people: `kd wrn-16-2->wrn-16-1 · 3fa2c1`."""
+    if record.name:
+        return record.name
+    params = record.parent_params
+    method = str(params.get("distill.method", record.stage))
+    student = str(params.get("distill.student", "?"))
+    card = (root / str(params.get("task.teacher", "teacher"))).with_suffix(".json")
+    try:
+        teacher = str(json.loads(card.read_text(encoding="utf-8"))["architecture"])
+    except (OSError, ValueError, KeyError, TypeError):
+        teacher = card.stem
+    return f"{method} {teacher}->{student} · {record.parent_key[:6]}"
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """`text` without userinfo and token query keys in URLs, and without the given strings."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return _QUERY_SECRET.sub(r"\1***", _USERINFO.sub("", text))
+
+
+def secrets() -> list[str]:
+    """Values of environment variables that must reach no file, longest first."""
+    found = {v for k, v in os.environ.items() if _SECRET_NAME.search(k) and len(v) >= 8}
+    return sorted(found, key=len, reverse=True)
+
+
+def project_root(root: Path) -> Path:
+    """`root`, or the project a throw-away copy under `.dvc/tmp/exps` (`dvc exp run --temp`) belongs to."""
+    root = root.resolve()
+    for folder in root.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parent.parent.parent
+    return root
+
+
+def store_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or an SQLite file in the project; absolute, so good in any folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
+
+
+def spool(record: Record, folder: Path) -> Path:
+    """Write `record` to `folder`/<key>.json, its artifacts to `folder`/<key>.files/; -> the former
+
+    Atomic. Strings are redacted here, so a secret does not even rest in the spool.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    key = f"{record.parent_key[:12]}-{record.stage}-{uuid.uuid4().hex}"
+    names = _copy(record.artifacts, folder / f"{key}.files")
+    root = folder.resolve().parent.parent
+    entry = replace(record, artifacts=(), name=run_name(record, root))
+    content = _clean(asdict(entry) | {"artifacts": names}, secrets())
+    path = folder / f"{key}.json"
+    partial = folder / f"{key}.json.partial"
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(content, file, sort_keys=True, default=str)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    return path
+
+
+def _copy(sources: Iterable[Path], folder: Path) -> list[str]:
+    names: list[str] = []
+    for number, source in enumerate(sources):
+        if not source.is_file():  # a stage that failed may never have written it
+            continue
+        folder.mkdir(exist_ok=True)
+        name = source.name if source.name not in names else f"{number}-{source.name}"
+        shutil.copyfile(source, folder / name)
+        names.append(name)
+    return names
+
+
+def _clean(value: Any, hidden: Sequence[str]) -> Any:
+    """`value` with every string in it, keys too, redacted."""
+    if isinstance(value, str):
+        return redact(value, hidden)
+    if isinstance(value, Mapping):
+        return {redact(str(k), hidden): _clean(v, hidden) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(v, hidden) for v in value]
+    return value
+
+
+def load(path: Path) -> Record:
+    """The spooled record; `artifacts` are the copies. Raises ValueError, TypeError or KeyError."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    files = path.with_suffix(".files")
+    content["artifacts"] = [files / name for name in content["artifacts"]]
+    return Record(**content)
+
+
+def launch_flush(folder: Path, seconds: int = FLUSH_SECONDS) -> int:
+    """Start a flush of `folder` in the background, alive for at most `seconds`. -> process id"""
+    log = folder / "flush.log"
+    mode = "ab" if not log.exists() or log.stat().st_size < LOG_BYTES else "wb"
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-m", "webdistill.core.flush", "--background"]
+    with log.open(mode) as output:
+        process = subprocess.Popen(
+            [*command, "--wait", str(seconds), "--folder", str(folder.resolve())],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # outlives the stage, and Ctrl-C in its terminal
+        )
+    process.returncode = 0  # nobody waits for it: without this, Popen warns when collected
+    return process.pid
+
+
+def submit(record: Record, folder: Path) -> None:
+    """Spool `record` and start a flush. Never fails a stage: trouble is one line on stderr."""
+    if os.environ.get("WEBDISTILL_TRACKING", "").lower() == "off":
+        return
+    folder = project_root(folder.parent.parent) / ".work" / "spool"
+    try:
+        spool(record, folder)
+        launch_flush(folder)
+    except OSError as error:
+        sys.stderr.write(f"{record.stage}: not tracked, the run is unaffected: {error}\n")

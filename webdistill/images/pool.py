@@ -1,0 +1,201 @@
+"""The pool: shards `00000.parquet, 00001.parquet, ...` with one picture per row, named by its pixels.
+
+    id string | image struct<bytes binary, path string> | width int32 | height int32 | query string | caption string
+
+Hugging Face `datasets` shows `image` as a picture (the features are in the header), DuckDB and Polars read the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from webdistill.core.errors import UserError
+from webdistill.core.files import read_table, shards, write_table
+from webdistill.images.gate import decode
+from webdistill.images.workers import Workers
+
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("image", IMAGE_TYPE),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("query", pa.string()),
+        ("caption", pa.string()),
+    ]
+)
+SERIAL_BELOW = 32 << 20  # bytes of shards; less is decoded about as fast as processes start
+BATCH = 256  # images handed to a process, and rows turned into Arrow arrays, at a time
+
+
+@dataclass(frozen=True)
+class PoolRow:
+    """One picture of the pool; `image` is what `gate.encode` made."""
+
+    id: str
+    image: bytes
+    width: int
+    height: int
+    query: str
+    caption: str
+
+
+def write_pool(rows: Iterable[PoolRow], folder: Path, shard_size: int) -> int:
+    """Write shards of `shard_size` rows into the new folder; same rows, same bytes. -> number of rows."""
+    folder.mkdir(parents=True)
+    count = 0
+    stream = iter(rows)
+    while tables := [_table(part) for part in _parts(stream, shard_size)]:
+        table = pa.concat_tables(tables)
+        write_table(table, folder / f"{count // shard_size:05d}.parquet", _features())
+        count += table.num_rows
+    return count
+
+
+def read_ids(pool: Path) -> list[str]:
+    """All ids in pool order. Raises UserError naming a damaged shard."""
+    return [i for shard in shards(pool) for i in read_table(shard, ["id"]).column("id").to_pylist()]
+
+
+def iterate_images(pool: Path) -> Iterator[tuple[str, Image.Image]]:
+    """(id, RGB picture at stored size) in pool order, one row group in memory at a time."""
+    for shard in shards(pool):
+        with pq.ParquetFile(shard, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=["id", "image"])
+                files = table.column("image").combine_chunks().field("bytes")
+                for name, data in zip(table.column("id").to_pylist(), files, strict=True):
+                    yield name, decode(data.as_py())
+
+
+def load_images(
+    pool: Path, ids: Sequence[str] | None, size: int, workers: int
+) -> tuple[list[str], np.ndarray]:
+    """Pictures as one array: (ids, uint8 [N, size, size, 3]).
+
+    Shorter side resized to `size` (bicubic with antialiasing), then the centre cut out. `ids`: which ones and in
+    which order; None = the whole pool in its order. `pool`: a folder of shards, or one Parquet file with the columns
+    `id` and `image`. Decoded by `workers` processes when there are many. Raises UserError for a damaged shard or an
+    id that the pool does not hold.
+    """
+    files = [pool] if pool.is_file() else shards(pool)
+    names, jobs = _plan(files, ids, pool, size)
+    out = np.empty((len(names), size, size, 3), dtype=np.uint8)
+    if workers <= 1 or sum(file.stat().st_size for file in files) < SERIAL_BELOW:
+        for job in jobs:
+            out[list(job.targets)] = _load(job)
+        return names, out
+    with Workers(workers, _load) as processes:
+        for job, (pixels,) in zip(jobs, processes.map([job] for job in jobs), strict=True):
+            out[list(job.targets)] = pixels
+    return names, out
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """Shorter side to `size` px (bicubic, antialiased), then the centre `size` x `size`."""
+    short = min(image.size)
+    if short != size:
+        width, height = (max(size, round(side * size / short)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    if image.size == (size, size):
+        return image
+    return image.crop((left, top, left + size, top + size))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Rows `rows` of one row group, which go to places `targets` of the array."""
+
+    file: Path
+    group: int
+    rows: tuple[int, ...]
+    targets: tuple[int, ...]
+    size: int
+
+
+def _plan(
+    files: Sequence[Path], ids: Sequence[str] | None, pool: Path, size: int
+) -> tuple[list[str], list[_Job]]:
+    present = [read_table(file, ["id"]).column("id").to_pylist() for file in files]
+    if ids is None:
+        names = [name for part in present for name in part]
+        places = list(range(len(names)))
+    else:
+        names = list(ids)
+        wanted = {name: at for at, name in enumerate(names)}
+        places = [wanted.pop(name, -1) for part in present for name in part]  # -1: not asked for
+        if wanted or len(set(names)) != len(names):
+            example = next(iter(wanted), "")
+            problem = (
+                f"image {example} is not in {pool}"
+                if wanted
+                else "the list of ids names an image twice"
+            )
+            raise UserError(
+                f"{problem}; run `dvc repro` so that the stages' outputs fit together again"
+            )
+    jobs: list[_Job] = []
+    start = 0
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            heights = [
+                parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)
+            ]
+        for group, height in enumerate(heights):
+            rows = [row for row in range(height) if places[start + row] >= 0]
+            for at in range(0, len(rows), BATCH):
+                part = tuple(rows[at : at + BATCH])
+                jobs.append(
+                    _Job(file, group, part, tuple(places[start + row] for row in part), size)
+                )
+            start += height
+    return names, jobs
+
+
+def _load(job: _Job) -> np.ndarray:
+    with pq.ParquetFile(job.file, page_checksum_verification=True) as file:
+        table = file.read_row_group(job.group, columns=["image"], use_threads=False)
+    column = (
+        table.column("image").combine_chunks().take(pa.array(job.rows, pa.int64())).field("bytes")
+    )
+    out = np.empty((len(job.rows), job.size, job.size, 3), dtype=np.uint8)
+    for at, data in enumerate(column):
+        out[at] = np.asarray(square(decode(data.as_py()), job.size))
+    return out
+
+
+def _parts(rows: Iterator[PoolRow], total: int) -> Iterator[list[PoolRow]]:
+    left = total
+    while left and (part := list(islice(rows, min(BATCH, left)))):
+        left -= len(part)
+        yield part
+
+
+def _table(rows: Sequence[PoolRow]) -> pa.Table:
+    columns = {
+        name: [getattr(row, name) for row in rows] for name in SCHEMA.names if name != "image"
+    }
+    images = [{"bytes": row.image, "path": f"{row.id}.webp"} for row in rows]
+    return pa.table({**columns, "image": images}, schema=SCHEMA)
+
+
+def _features() -> dict[str, str]:
+    kinds = {"string": "string", "int32": "int32"}
+    features = {
+        field.name: {"_type": "Image"}
+        if field.name == "image"
+        else {"dtype": kinds[str(field.type)], "_type": "Value"}
+        for field in SCHEMA
+    }
+    return {"huggingface": json.dumps({"info": {"features": features}})}
