@@ -22,12 +22,16 @@ def commands(pipeline: Path, arm: str, seed: int) -> list[list[str]]:
     """The stage commands of a cell. Raises UserError for an arm that the pipeline does not have."""
     settings = read_yaml(pipeline / "params.yaml")
     if arm not in settings["arms"]:
-        raise UserError(f"{pipeline / 'params.yaml'} has no arm '{arm}'; it has {', '.join(settings['arms'])}")
+        raise UserError(
+            f"{pipeline / 'params.yaml'} has no arm '{arm}'; it has {', '.join(settings['arms'])}"
+        )
     changes = [f"task.seed={seed}"]
     changes += [f"{key}={json.dumps(value)}" for key, value in settings["arms"][arm].items()]
     flags = [part for change in changes for part in ("--set", change)]
     cell = ["--cell", str(pipeline / "cells" / f"{arm}-{seed}")]
-    return [[sys.executable, "-m", f"stages.{stage}", *cell, *flags] for stage in settings["stages"]]
+    return [
+        [sys.executable, "-m", f"stages.{stage}", *cell, *flags] for stage in settings["stages"]
+    ]
 
 
 def main() -> int:

@@ -53,7 +53,9 @@ def markdown(cells: list[Cell]) -> str:
         "| arm | seeds | images | steps | top-1, % | agreement with the teacher, % |",
         "|---|---|---|---|---|---|",
     ]
-    for arm, group in sorted(arms.items(), key=lambda item: -statistics.mean(c.top1 for c in item[1])):
+    for arm, group in sorted(
+        arms.items(), key=lambda item: -statistics.mean(c.top1 for c in item[1])
+    ):
         lines.append(
             f"| {arm} | {len(group)} | {group[0].images:,} | {group[0].steps:,} "
             f"| {_spread([c.top1 for c in group])} | {_spread([c.agreement for c in group])} |"
@@ -76,7 +78,9 @@ def main() -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["arm", "seed", "top1", "agreement", "steps", "images"])
         for cell in cells:
-            writer.writerow([cell.arm, cell.seed, cell.top1, cell.agreement, cell.steps, cell.images])
+            writer.writerow(
+                [cell.arm, cell.seed, cell.top1, cell.agreement, cell.steps, cell.images]
+            )
     (arguments.out / "comparison.md").write_text(markdown(cells))
 
 

@@ -12,7 +12,9 @@ from webdistill.core.errors import UserError
 
 def _check(path: Path) -> None:
     settings = params.load(path)
-    print(f"{path} is valid: {len(settings.flat())} parameters in {len(settings.sections) + 1} sections")
+    print(
+        f"{path} is valid: {len(settings.flat())} parameters in {len(settings.sections) + 1} sections"
+    )
 
 
 def _results(_path: Path) -> None:
@@ -20,7 +22,9 @@ def _results(_path: Path) -> None:
 
     root = Path.cwd()
     measured = read_json(root / "data" / "evaluate" / "metrics.json")
-    print(f"student {measured['top1']:.1%}, teacher {measured['teacher_top1']:.1%} on the test images")
+    print(
+        f"student {measured['top1']:.1%}, teacher {measured['teacher_top1']:.1%} on the test images"
+    )
     print(f"report    {root / 'data/report/report.html'}")
     print(f"MLflow    mlflow ui --backend-store-uri sqlite:///{root / 'mlflow.db'}")
     print("metrics   dvc metrics show")
@@ -35,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         ("results", _results, "the figures of the last run and what to open"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+        command.add_argument(
+            "--params", type=Path, default=Path("params.yaml"), help="default: params.yaml"
+        )
         command.set_defaults(function=function)
     arguments = parser.parse_args(argv)
     try:

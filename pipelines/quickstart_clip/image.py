@@ -52,7 +52,9 @@ def training_images(data: Path) -> tuple[Tensor, Tensor, list[str]]:
         table = pq.read_table(path, columns=["image", "words"])
         blobs += table["image"].to_pylist()
         texts += table["words"].to_pylist()
-    table = pq.read_table(data / "caltech101" / "caltech101_s64.parquet", columns=["image", "query"])
+    table = pq.read_table(
+        data / "caltech101" / "caltech101_s64.parquet", columns=["image", "query"]
+    )
     for blob, query in zip(table["image"].to_pylist(), table["query"].to_pylist(), strict=True):
         if query != "BACKGROUND Google":
             blobs.append(blob)
@@ -124,7 +126,9 @@ def degrade(images: Tensor, size: int, rng: torch.Generator) -> Tensor:
     mirror = torch.where(torch.rand(count, generator=rng) < 0.5, -1.0, 1.0)
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = scale * mirror, scale, shift
-    x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
+    x = F.grid_sample(
+        x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False
+    )
     gain = 0.7 + 0.6 * torch.rand(count, 1, 1, 1, generator=rng)
     x = (x - 0.5) * gain + 0.5 + 0.2 * (torch.rand(count, 3, 1, 1, generator=rng) - 0.5)
     grey = torch.rand(count, 1, 1, 1, generator=rng) < 0.1
@@ -146,36 +150,61 @@ class Watch:
 
     def __init__(self, split: str, count: int) -> None:
         data = load_file(HERE.parent / "quickstart_data" / "work" / "cifar10.safetensors")
-        self.images, self.labels = data[f"{split}_images"][:count], data[f"{split}_labels"][:count].long()
-        self.names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+        self.images, self.labels = (
+            data[f"{split}_images"][:count],
+            data[f"{split}_labels"][:count].long(),
+        )
+        self.names = [
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ]
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, tokenizer: open_clip.SimpleTokenizer, size: int) -> float:
         model.eval()
-        text = torch.stack(
-            [
-                F.normalize(model.encode_text(tokenizer([t.format(n) for t in TEMPLATES[:6]]), normalize=True).mean(0), dim=0)
-                for n in self.names
-            ]
-        )  # fmt: skip
+        text = torch.stack([self._class_embedding(model, tokenizer, name) for name in self.names])
         hits = 0
         for start in range(0, len(self.images), 100):
             with torch.autocast("cpu", torch.bfloat16):
                 x = self.images[start : start + 100].permute(0, 3, 1, 2).float() / 255
                 x = F.interpolate(x, size=(size, size), mode="bicubic").clamp(0, 1) * 2 - 1
-                out = model.encode_image(x.contiguous(memory_format=torch.channels_last), normalize=True)
-            hits += int(((out.float() @ text.T).argmax(1) == self.labels[start : start + 100]).sum())
+                out = model.encode_image(
+                    x.contiguous(memory_format=torch.channels_last), normalize=True
+                )
+            hits += int(
+                ((out.float() @ text.T).argmax(1) == self.labels[start : start + 100]).sum()
+            )
         return hits / len(self.images)
+
+    @staticmethod
+    def _class_embedding(
+        model: nn.Module, tokenizer: open_clip.SimpleTokenizer, name: str
+    ) -> Tensor:
+        tokens = tokenizer([template.format(name) for template in TEMPLATES[:6]])
+        return F.normalize(model.encode_text(tokens, normalize=True).mean(0), dim=0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--wordnet", type=Path, required=True, help="folder with index.noun and data.noun")
+    parser.add_argument(
+        "--wordnet", type=Path, required=True, help="folder with index.noun and data.noun"
+    )
     arguments = parser.parse_args()
     params = read_yaml(HERE / "params.yaml")
     settings, size = params["image"], params["image"]["size"]
-    random_source, generator = random.Random(params["seed"]), torch.Generator().manual_seed(params["seed"])
+    random_source, generator = (
+        random.Random(params["seed"]),
+        torch.Generator().manual_seed(params["seed"]),
+    )
     torch.manual_seed(params["seed"])
 
     images, labels, classes = training_images(arguments.data)
@@ -206,7 +235,9 @@ def main() -> None:
         [{"params": list(model.visual.trunk.parameters())}, {"params": heads}], weight_decay=0.02
     )
     rates = [settings["lr_trunk"], settings["lr_heads"]]
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=settings["steps"], pct_start=0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rates, total_steps=settings["steps"], pct_start=0.1
+    )
     contrast = open_clip.ClipLoss()
     for module in model.visual.trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -223,11 +254,15 @@ def main() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 wanted = start(sharp(images[rows], size)).float()
-            image = model.encode_image(degrade(images[rows], size, generator), normalize=True).float()
+            image = model.encode_image(
+                degrade(images[rows], size, generator), normalize=True
+            ).float()
         text = model.encode_text(tokens, normalize=True)
         scale = model.logit_scale.exp()
         clip = contrast(image, text, scale)
-        keep = F.kl_div((scale * image @ anchors.T).log_softmax(1), wanted.softmax(1), reduction="batchmean")
+        keep = F.kl_div(
+            (scale * image @ anchors.T).log_softmax(1), wanted.softmax(1), reduction="batchmean"
+        )
         loss = clip + settings["retain"] * keep
         optimiser.zero_grad()
         loss.backward()

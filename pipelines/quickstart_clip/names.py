@@ -60,7 +60,9 @@ class WordNet:
         """The synset that holds the most of these words; ties go to the most frequent sense."""
         votes: dict[str, float] = {}
         for position, word in enumerate(words):
-            for rank, offset in enumerate(self.offsets.get(word.strip().lower().replace(" ", "_"), ())):
+            for rank, offset in enumerate(
+                self.offsets.get(word.strip().lower().replace(" ", "_"), ())
+            ):
                 votes[offset] = votes.get(offset, 0) + 1 - 0.01 * rank - 0.001 * position
         return max(votes, key=lambda k: votes[k]) if votes else None
 

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import open_clip
-import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 from open_clip.model import CLIPTextCfg, _build_text_tower
@@ -41,12 +40,18 @@ def sentence_embeddings(texts: list[str]) -> Tensor:
     folder = get_model_path()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     encoder = AutoModel.from_pretrained(folder).eval()
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: less padding
+    order = sorted(
+        range(len(texts)), key=lambda i: len(texts[i])
+    )  # like lengths together: less padding
     out = torch.empty(len(texts), 384)
     for start in range(0, len(order), 256):
         index = order[start : start + 256]
         batch = tokenizer(
-            [texts[i] for i in index], padding=True, truncation=True, max_length=32, return_tensors="pt"
+            [texts[i] for i in index],
+            padding=True,
+            truncation=True,
+            max_length=32,
+            return_tensors="pt",
         )
         with torch.autocast("cpu", torch.bfloat16):
             hidden = encoder(**batch).last_hidden_state.float()
@@ -89,7 +94,7 @@ def main() -> None:
     print(f"{len(names)} names, {len(texts)} texts", file=sys.stderr, flush=True)
     sentences = sentence_embeddings(texts)
     mean = sentences.mean(0)
-    _, _, basis = torch.linalg.svd((sentences - mean)[: 40_000], full_matrices=False)
+    _, _, basis = torch.linalg.svd((sentences - mean)[:40_000], full_matrices=False)
     target = F.normalize((sentences - mean) @ basis[:dim].T, dim=1)
     print("sentence embeddings done", file=sys.stderr, flush=True)
 
@@ -127,7 +132,9 @@ def main() -> None:
             file=sys.stderr, flush=True,
         )  # fmt: skip
     (HERE / "work").mkdir(exist_ok=True)
-    save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, HERE / "work/text.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in tower.state_dict().items()}, HERE / "work/text.safetensors"
+    )
 
 
 if __name__ == "__main__":

@@ -74,10 +74,17 @@ def train(settings: dict, images: Tensor, labels: Tensor) -> Classifier:
         nesterov=True,
     )
     batch, epochs = settings["batch_size"], settings["epochs"]
-    steps, warm = epochs * (len(images) // batch), settings["warmup_epochs"] * (len(images) // batch)
+    steps, warm = (
+        epochs * (len(images) // batch),
+        settings["warmup_epochs"] * (len(images) // batch),
+    )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimiser,
-        lambda s: (s + 1) / warm if s < warm else (1 + math.cos(math.pi * (s - warm) / (steps - warm))) / 2,
+        lambda s: (
+            (s + 1) / warm
+            if s < warm
+            else (1 + math.cos(math.pi * (s - warm) / (steps - warm))) / 2
+        ),
     )
     started = time.monotonic()
     for epoch in range(epochs):

@@ -31,7 +31,9 @@ class Run:
     method: Method
     weight: Tensor  # [N] selection weights
     ids: Sequence[str]  # [N] for error messages
-    bank: dict[int, Tensor] = field(default_factory=dict)  # view number -> teacher logits [N, K] float32
+    bank: dict[int, Tensor] = field(
+        default_factory=dict
+    )  # view number -> teacher logits [N, K] float32
     rows: list[Row] = field(default_factory=list)  # the curve so far, one row per finished epoch
 
     def __post_init__(self) -> None:
@@ -70,7 +72,9 @@ class Run:
                 yield size
         if self.settings.views:
             self.bank[view] = answers
-        self.rows.append({"epoch": number + 1.0} | {k: v / self.steps_per_epoch for k, v in sums.items()})
+        self.rows.append(
+            {"epoch": number + 1.0} | {k: v / self.steps_per_epoch for k, v in sums.items()}
+        )
         yield size
 
     def _step(self, batch: Batch, rows: Tensor) -> dict[str, float]:
@@ -79,13 +83,17 @@ class Run:
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             names = [self.ids[i] for i in rows[:8].tolist()]
-            raise UserError(f"the loss is not finite; lower distill.lr. The batch begins with images {names}")
+            raise UserError(
+                f"the loss is not finite; lower distill.lr. The batch begins with images {names}"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self.optimiser.step()
         same = (logits.argmax(1) == batch.teacher_logits.argmax(1)).float().mean()
         return {"loss": float(total.detach()), "agreement": float(same)} | (
-            {name: float(value.detach()) for name, value in losses.items()} if len(losses) > 1 else {}
+            {name: float(value.detach()) for name, value in losses.items()}
+            if len(losses) > 1
+            else {}
         )
 
     def _empty_answers(self) -> Tensor:
@@ -144,7 +152,10 @@ def _optimiser(method: Method, settings: Distill) -> torch.optim.SGD:
     parameters = [p for p in method.trained().parameters() if p.requires_grad]
     return torch.optim.SGD(
         [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {
+                "params": [p for p in parameters if p.ndim > 1],
+                "weight_decay": settings.weight_decay,
+            },
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=settings.lr,

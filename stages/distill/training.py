@@ -20,8 +20,8 @@ from webdistill.core.files import read_table
 from webdistill.core.stage import Stage
 from webdistill.images.pool import load_images
 from webdistill.images.views import Views
-from webdistill.models.cifar import parameters
 from webdistill.models.checkpoint import Network, load_network, save_network
+from webdistill.models.cifar import parameters
 from webdistill.models.zoo import build
 
 SAVE_EVERY = 15.0  # seconds between saved states; decides nothing but what a kill costs
@@ -39,7 +39,9 @@ class Prepared:
 def pick_device(wanted: str) -> torch.device:
     """`auto` is cuda where there is one. Raises UserError when cuda is asked for and absent."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("distill.device = cuda, but torch sees no CUDA device; set it to auto or cpu")
+        raise UserError(
+            "distill.device = cuda, but torch sees no CUDA device; set it to auto or cpu"
+        )
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
@@ -82,7 +84,13 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
 
 def _key(stage: Stage, device: torch.device) -> str:
     """A saved state fits only the same parameters, inputs and device."""
-    facts = [stage.task.model_dump(), stage.params.model_dump(), stage.inputs, str(device), torch.__version__]
+    facts = [
+        stage.task.model_dump(),
+        stage.params.model_dump(),
+        stage.inputs,
+        str(device),
+        torch.__version__,
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -147,7 +155,9 @@ def export(stage: Stage, prepared: Prepared) -> None:
             "student_parameters": parameters(student),
         }
     )
-    stage.log(f"loss {last['loss']:.4f}, agreement with the teacher on views {last['agreement']:.1%}")
+    stage.log(
+        f"loss {last['loss']:.4f}, agreement with the teacher on views {last['agreement']:.1%}"
+    )
     for old in stage.work.glob("state-*.pt"):
         old.unlink()
 

@@ -32,9 +32,9 @@ def naive_crop(image: np.ndarray, scale: float, centre: np.ndarray, mirror: floa
             left, top = int(np.floor(x)), int(np.floor(y))
             right, bottom = min(left + 1, side - 1), min(top + 1, side - 1)
             a, b = x - left, y - top
-            out[row, column] = (1 - b) * ((1 - a) * image[top, left] + a * image[top, right]) + b * (
-                (1 - a) * image[bottom, left] + a * image[bottom, right]
-            )
+            out[row, column] = (1 - b) * (
+                (1 - a) * image[top, left] + a * image[top, right]
+            ) + b * ((1 - a) * image[bottom, left] + a * image[bottom, right])
     return out
 
 
@@ -49,7 +49,9 @@ def test_a_crop_equals_the_naive_loop() -> None:
     draw = views.draw(2)
     for i in range(6):
         image = views.pool[i].permute(1, 2, 0).numpy().astype(np.float64)
-        wanted = naive_crop(image, float(draw.scale[i]), draw.centre[i].numpy(), float(draw.mirror[i]))
+        wanted = naive_crop(
+            image, float(draw.scale[i]), draw.centre[i].numpy(), float(draw.mirror[i])
+        )
         np.testing.assert_allclose(got[i], wanted, atol=2e-3)
 
 
@@ -82,7 +84,9 @@ def test_a_mixture_is_the_weighted_sum_of_two_crops() -> None:
     assert float(draw.share.min()) >= 0.6
     assert float(draw.share.max()) <= 1
     base = plain(1, torch.arange(6))  # same seed: same crops
-    torch.testing.assert_close(mixed(1, torch.arange(6)), share * base + (1 - share) * base[draw.partner])
+    torch.testing.assert_close(
+        mixed(1, torch.arange(6)), share * base + (1 - share) * base[draw.partner]
+    )
 
 
 @pytest.mark.parametrize("area", [0.25, 0.64])

@@ -59,7 +59,10 @@ def test_a_flipped_byte_is_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": ["a", "b"]}, r"'fc\.weight' has shape \[3, 64\].*needs \[2, 64\]; does the class list fit"),
+        (
+            {"classes": ["a", "b"]},
+            r"'fc\.weight' has shape \[3, 64\].*needs \[2, 64\]; does the class list fit",
+        ),
         ({"architecture": "resnet14"}, r"lacks tensor 'layer1\.1"),
         ({"architecture": "resnet9"}, "unknown architecture 'resnet9'"),
         ({"mean": [0.5]}, "key 'mean"),
@@ -67,7 +70,9 @@ def test_a_flipped_byte_is_refused(saved: Path) -> None:
         ({"image_size": "32"}, "key 'image_size'"),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused(saved: Path, changes: dict[str, object], message: str) -> None:
+def test_a_card_that_does_not_fit_is_refused(
+    saved: Path, changes: dict[str, object], message: str
+) -> None:
     change_card(saved, **changes)
     with pytest.raises(UserError, match=message) as caught:
         load_network(saved)

@@ -35,7 +35,9 @@ class Project:
             "PYTHONPATH": str(self.root),
             "WEBDISTILL_TRACKING": "off",
         }
-        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True
+        )
         if check:
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
@@ -46,7 +48,11 @@ class Project:
             if stage.name != "quickstart":
                 shutil.rmtree(stage)
         (self.root / "dvc.lock").unlink(missing_ok=True)
-        for folder in (self.root / ".dvc" / "cache", self.root / ".dvc" / "tmp", self.root / ".work"):
+        for folder in (
+            self.root / ".dvc" / "cache",
+            self.root / ".dvc" / "tmp",
+            self.root / ".work",
+        ):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -60,7 +66,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     root = tmp_path_factory.mktemp("project")
     ignore = shutil.ignore_patterns("__pycache__")
     for folder in ("stages", "webdistill", "pipelines"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "work", "cells"))
+        shutil.copytree(
+            ROOT / folder,
+            root / folder,
+            ignore=shutil.ignore_patterns("__pycache__", "work", "cells"),
+        )
     for folder in ("clip", "teacher"):
         shutil.copytree(QUICKSTART / folder, root / "data/quickstart" / folder, ignore=ignore)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore"):

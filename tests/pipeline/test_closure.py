@@ -12,7 +12,13 @@ from webdistill.core.params import STAGES, Task, read_yaml
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
-THREAD_FREE = {"search", "fetch", "filter", "select", "prototypes"}  # outputs do not depend on task.threads
+THREAD_FREE = {
+    "search",
+    "fetch",
+    "filter",
+    "select",
+    "prototypes",
+}  # outputs do not depend on task.threads
 
 
 def module_file(name: str) -> Path | None:
@@ -32,7 +38,11 @@ def imports(path: Path) -> set[Path]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        found |= {f for n in names if n.split(".")[0] in ("stages", "webdistill") and (f := module_file(n))}
+        found |= {
+            f
+            for n in names
+            if n.split(".")[0] in ("stages", "webdistill") and (f := module_file(n))
+        }
     return found
 
 
@@ -59,12 +69,17 @@ def test_every_stage_has_a_folder_and_the_other_way_round() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_import_closure_is_inside_the_deps(stage: str) -> None:
-    glue = {ROOT / "webdistill/__init__.py", ROOT / "webdistill/_torchvision.py", ROOT / "stages/__init__.py"}
+    glue = {
+        ROOT / "webdistill/__init__.py",
+        ROOT / "webdistill/_torchvision.py",
+        ROOT / "stages/__init__.py",
+    }
     deps = PIPELINE[stage]["deps"]
     outside = {
         p.relative_to(ROOT).as_posix()
         for p in closure(stage) - glue
-        if not covered(p, deps) and p.read_text().strip().count("\n") > 2  # package docstrings hold no code
+        if not covered(p, deps)
+        and p.read_text().strip().count("\n") > 2  # package docstrings hold no code
     }
     assert not outside, f"add to deps of '{stage}' in dvc.yaml: {sorted(outside)}"
 

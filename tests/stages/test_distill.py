@@ -32,7 +32,12 @@ def make(**changes: Any) -> Run:
     with torch.no_grad():
         teacher.fc.weight.mul_(4)
     views = Views(
-        pool, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), seed=1, min_scale=settings.min_scale, mixup=settings.mixup
+        pool,
+        (0.5, 0.5, 0.5),
+        (0.25, 0.25, 0.25),
+        seed=1,
+        min_scale=settings.min_scale,
+        mixup=settings.mixup,
     )
     return Run(
         settings=settings,
@@ -64,7 +69,9 @@ def test_kl_divergence_equals_the_naive_loop() -> None:
         q = [math.exp(s / 3) for s in student[i].tolist()]
         p, q = [v / sum(p) for v in p], [v / sum(q) for v in q]
         total += float(weight[i]) * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    assert float(kl_divergence(student, teacher, 3.0, weight)) == pytest.approx(9 * total / 5, abs=1e-12)
+    assert float(kl_divergence(student, teacher, 3.0, weight)) == pytest.approx(
+        9 * total / 5, abs=1e-12
+    )
 
 
 def test_kl_divergence_of_equal_answers_is_zero_and_has_no_gradient() -> None:
@@ -87,7 +94,9 @@ def test_rate_rises_linearly_and_falls_as_a_cosine() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("killed_after", [1, 2, 3])
-def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, killed_after: int, precision: str) -> None:
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    tmp_path: Path, killed_after: int, precision: str
+) -> None:
     whole = make(precision=precision)
     train(whole, 0, 4)
     first = make(precision=precision)

@@ -40,7 +40,9 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             return file.read(columns=list(columns) if columns is not None else None)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is damaged or no Parquet file: {reason}; rebuild or check it out again") from None
+        raise UserError(
+            f"{path} is damaged or no Parquet file: {reason}; rebuild or check it out again"
+        ) from None
 
 
 def write_table(table: pa.Table, path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -49,7 +51,12 @@ def write_table(table: pa.Table, path: Path, metadata: dict[str, str] | None = N
 
     table = table.replace_schema_metadata(metadata)
     pq.write_table(
-        table, path, compression="zstd", compression_level=3, write_page_checksum=True, row_group_size=1000
+        table,
+        path,
+        compression="zstd",
+        compression_level=3,
+        write_page_checksum=True,
+        row_group_size=1000,
     )
 
 
@@ -73,7 +80,8 @@ def write_manifest(folder: Path) -> None:
     """Lists every file of a complete folder with size and sha256 in `manifest.json`."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     entries = {
-        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in files
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256_file(p)}
+        for p in files
     }
     write_json(entries, folder / MANIFEST)
 
@@ -82,7 +90,9 @@ def check_manifest(folder: Path) -> None:
     """Raises UserError naming the first missing, truncated, altered or extra file of the folder."""
     entries = read_json(folder / MANIFEST)
     present = {
-        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != MANIFEST
     }
     for name, entry in entries.items():
         path = folder / name
@@ -90,9 +100,13 @@ def check_manifest(folder: Path) -> None:
             raise UserError(f"{path} is missing; check the data out again or rebuild it")
         size = path.stat().st_size
         if size != entry["bytes"]:
-            raise UserError(f"{path} has {size} bytes instead of {entry['bytes']}; check it out again")
+            raise UserError(
+                f"{path} has {size} bytes instead of {entry['bytes']}; check it out again"
+            )
         if sha256_file(path) != entry["sha256"]:
-            raise UserError(f"{path} was altered (sha256 differs from {MANIFEST}); check it out again")
+            raise UserError(
+                f"{path} was altered (sha256 differs from {MANIFEST}); check it out again"
+            )
     if extra := sorted(present - set(entries)):
         raise UserError(f"{folder / extra[0]} does not belong there (not in {MANIFEST}); remove it")
 
@@ -110,7 +124,9 @@ def digest(path: Path) -> str:
     if (path / MANIFEST).exists():
         return sha256_file(path / MANIFEST)
     listing = [
-        f"{sha256_file(p)} {p.relative_to(path).as_posix()}\n" for p in sorted(path.rglob("*")) if p.is_file()
+        f"{sha256_file(p)} {p.relative_to(path).as_posix()}\n"
+        for p in sorted(path.rglob("*"))
+        if p.is_file()
     ]
     return hashlib.sha256("".join(listing).encode()).hexdigest()
 

@@ -36,14 +36,23 @@ class Task(Section):
     """Facts that several stages share."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of everything random")]
-    threads: Annotated[int, Field(ge=1, le=256, description="CPU threads; results may differ between counts")]
+    threads: Annotated[
+        int, Field(ge=1, le=256, description="CPU threads; results may differ between counts")
+    ]
     classes: Annotated[
-        tuple[str, ...], Field(min_length=2, description="class names, in the teacher's output order")
+        tuple[str, ...],
+        Field(min_length=2, description="class names, in the teacher's output order"),
     ]
     image_size: Annotated[int, Field(ge=8, le=1024, description="side of the training images, px")]
-    teacher: Annotated[str, Field(description="teacher weights (.safetensors); its card is the .json beside it")]
-    test_images: Annotated[str, Field(description="Parquet of test images (id, image); the leak guard reads it")]
-    test_labels: Annotated[str, Field(description="Parquet of test labels (id, label); only evaluate reads it")]
+    teacher: Annotated[
+        str, Field(description="teacher weights (.safetensors); its card is the .json beside it")
+    ]
+    test_images: Annotated[
+        str, Field(description="Parquet of test images (id, image); the leak guard reads it")
+    ]
+    test_labels: Annotated[
+        str, Field(description="Parquet of test labels (id, label); only evaluate reads it")
+    ]
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     """
     raw = read_yaml(path)
     if not isinstance(raw, dict):
-        raise UserError(f"{path} must hold sections such as 'task:' and 'fetch:', found {type(raw).__name__}")
+        raise UserError(
+            f"{path} must hold sections such as 'task:' and 'fetch:', found {type(raw).__name__}"
+        )
     for text in overrides:
         _override(raw, text)
     names = ("task", *STAGES)
@@ -142,7 +153,9 @@ def _parse(path: Path, name: str, values: dict[str, Any]) -> Section:
     try:
         text = json.dumps(values)  # JSON mode: lists become tuples, yet "5" never becomes 5
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: section '{name}' holds a value that is no plain data: {error}") from None
+        raise UserError(
+            f"{path}: section '{name}' holds a value that is no plain data: {error}"
+        ) from None
     try:
         return model.model_validate_json(text)
     except ValidationError as error:

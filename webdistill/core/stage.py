@@ -67,7 +67,9 @@ class Stage:
             path = own if own.exists() else path
         if not path.exists():
             if made_by := _made_by_stage(name):
-                raise UserError(f"{name} does not exist; run `dvc repro {made_by}` or `dvc pull` first")
+                raise UserError(
+                    f"{name} does not exist; run `dvc repro {made_by}` or `dvc pull` first"
+                )
             raise UserError(f"{name} does not exist; check the path in params.yaml")
         if path.is_dir() and _made_by_stage(name):
             files.check_manifest(path)
@@ -149,7 +151,11 @@ class Stage:
             inputs=dict(self.inputs),
             outputs=dict(outputs),
             metrics=dict(self._metrics),
-            track_metrics={**self.track_values, "seconds": ended - started, "peak_memory_mib": memory},
+            track_metrics={
+                **self.track_values,
+                "seconds": ended - started,
+                "peak_memory_mib": memory,
+            },
             curves=self.curves,
             artifacts=self.artifacts,
             tags={"cell": str(_relative(self._cell, self.root))} if self._cell is not None else {},
@@ -176,7 +182,9 @@ def _locked(work: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another run of stage '{work.name}' is under way in this folder; wait for it") from None
+            raise UserError(
+                f"another run of stage '{work.name}' is under way in this folder; wait for it"
+            ) from None
         yield
 
 
@@ -201,7 +209,9 @@ def _arguments(name: str, argv: list[str] | None) -> argparse.Namespace:
         description=package.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+    parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="default: params.yaml"
+    )
     parser.add_argument(
         "--cell",
         type=Path,

@@ -88,4 +88,6 @@ class Views:
         theta[:, :, 2] = draw.centre[rows] * (1 - scale)[:, None]
         x = self.pool[rows].float()
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        return F.grid_sample(
+            x, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        )

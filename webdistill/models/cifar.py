@@ -68,7 +68,9 @@ class BasicBlock(nn.Module):
             x = self.downsample(x)
         elif self.stride != 1 or self.extra:
             left = self.extra // 2
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, left, self.extra - left))
+            x = F.pad(
+                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, left, self.extra - left)
+            )
         return F.relu(out + x)
 
 
@@ -178,7 +180,9 @@ def multiply_adds(net: nn.Module, image_size: int) -> int:
             total += module.weight.numel()
 
     hooks = [
-        m.register_forward_hook(count) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)
+        m.register_forward_hook(count)
+        for m in net.modules()
+        if isinstance(m, nn.Conv2d | nn.Linear)
     ]
     was_training = net.training
     device = next(net.parameters()).device
