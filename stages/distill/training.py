@@ -19,11 +19,13 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import read_table
 from webdistill.core.stage import Stage
 from webdistill.images.pool import load_images
+from webdistill.images.sheet import contact_sheet
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import Network, load_network, save_network
 from webdistill.models.cifar import parameters
 from webdistill.models.zoo import build
 
+SHOWN_VIEWS = 8  # views per image on the sheet that tracking keeps
 SAVE_EVERY = 15.0  # seconds between saved states; decides nothing but what a kill costs
 
 
@@ -140,6 +142,7 @@ def export(stage: Stage, prepared: Prepared) -> None:
         )
     with stage.output("curve.csv") as path:
         _write_curve(path, run.rows)
+    stage.picture("views.png", _views_sheet(run))
     for row in run.rows:
         for name, value in row.items():
             if name != "epoch":
@@ -160,6 +163,15 @@ def export(stage: Stage, prepared: Prepared) -> None:
     )
     for old in stage.work.glob("state-*.pt"):
         old.unlink()
+
+
+def _views_sheet(run: Run) -> bytes:
+    """What the student saw: rows of one image each, its first views side by side."""
+    rows = torch.arange(min(12, run.count), device=run.device)
+    shown = torch.stack([run.views(number, rows) for number in range(SHOWN_VIEWS)], dim=1)
+    pixels = shown.flatten(0, 1) * run.views.std + run.views.mean
+    images = pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return contact_sheet(images.cpu().numpy(), columns=SHOWN_VIEWS, zoom=3)
 
 
 def _write_curve(path: Path, rows: list[Row]) -> None:

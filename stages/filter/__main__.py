@@ -5,6 +5,7 @@ from __future__ import annotations
 from webdistill.core.stage import Stage, run
 
 THUMBNAIL = 32  # px; finer ones find the same duplicates more slowly
+SHOWN = 200  # images on each of the two contact sheets that tracking keeps
 
 
 def main(stage: Stage) -> None:
@@ -18,6 +19,7 @@ def main(stage: Stage) -> None:
     from webdistill.core.files import read_table, write_table
     from webdistill.images.hashes import contrast
     from webdistill.images.pool import load_images
+    from webdistill.images.sheet import contact_sheet
 
     task, settings = stage.task, stage.params
     pool = stage.input("data/fetch/pool")
@@ -60,6 +62,10 @@ def main(stage: Stage) -> None:
         write_table(pa.table({"id": pa.array(kept, pa.string())}), path)
     with stage.output("dropped.parquet") as path:
         write_table(rules.dropped_table(ids, decision), path)
+    for label, where in (("kept", decision.kept), ("dropped", ~decision.kept)):
+        places = np.flatnonzero(where)
+        shown = places[:: max(len(places) // SHOWN, 1)][:SHOWN]
+        stage.picture(f"{label}.png", contact_sheet(thumbnails[shown], columns=20))
     counts = decision.counts()
     stage.metrics(
         {"images": len(ids), "kept": len(kept), **{f"dropped_{r}": n for r, n in counts.items()}}

@@ -15,6 +15,7 @@ def main(stage: Stage) -> None:
     text = page(evidence)
     with stage.output("report.html") as path:
         path.write_text(text, encoding="utf-8")
+        stage.artifact(path)
     with stage.output("card.md") as path:
         path.write_text(card(evidence), encoding="utf-8")
     stage.metrics({"pictures": text.count('src="data:image/'), "bytes": len(text.encode("utf-8"))})

@@ -38,7 +38,7 @@ def test_the_committed_file_is_valid() -> None:
         ("  seed: 0\n", "", "key 'task.seed' is missing"),
         ("  method: kd", "  method: magic", "distill.method"),
         ("  seed: 0", "  seed: [", "is not valid YAML"),
-        ("  seed: 0", "  seed: !!python/object:os.system x", "task.seed"),
+        ("  seed: 0", "  seed: !!python/object:os.system x", "is not valid YAML"),
         ("airplane, automobile", "airplane, airplane", "names a class twice"),
     ],
 )

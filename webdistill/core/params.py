@@ -163,7 +163,9 @@ def _parse(path: Path, name: str, values: dict[str, Any]) -> Section:
 
 
 def _explain(name: str, model: type[Section], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    unknown = [e for e in errors if e["type"] == "extra_forbidden"]  # explains a missing key, too
+    first = (unknown or errors)[0]
     key = ".".join([name, *(str(part) for part in first["loc"])])
     if first["type"] == "extra_forbidden":
         field = str(first["loc"][-1])

@@ -102,7 +102,7 @@ class Stage:
         self.curves.setdefault(name, []).append((step, float(value)))
 
     def artifact(self, path: Path) -> None:
-        """A file to keep with the tracked run."""
+        """A file to keep with the tracked run; may be an output of this stage."""
         self.artifacts.append(path)
 
     def picture(self, name: str, data: bytes) -> None:
@@ -157,7 +157,10 @@ class Stage:
                 "peak_memory_mib": memory,
             },
             curves=self.curves,
-            artifacts=self.artifacts,
+            artifacts=[
+                self.data / p.relative_to(self._out) if p.is_relative_to(self._out) else p
+                for p in self.artifacts
+            ],
             tags={"cell": str(_relative(self._cell, self.root))} if self._cell is not None else {},
             started=started,
             ended=ended,

@@ -1,0 +1,176 @@
+"""The harness: outputs whole or absent, exit codes, locks, cells."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from webdistill.core import params, tracking
+from webdistill.core.errors import UserError
+from webdistill.core.stage import Stage, run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("webdistill.core.stage._die_with_parent", lambda: None)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path
+
+
+def code(main: Callable[[Stage], None], *argv: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        run("select", main, list(argv))
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_outputs_appear_together_at_the_end(place: Path) -> None:
+    def main(stage: Stage) -> None:
+        with stage.output("a.txt") as path:
+            path.write_text("a")
+        with stage.output("folder") as path:
+            path.mkdir()
+            (path / "b").write_text("b")
+        assert not (place / "data").exists()
+        stage.metrics({"count": 2})
+
+    assert code(main) == 0
+    assert (place / "data/select/a.txt").read_text() == "a"
+    assert "b" in json.loads((place / "data/select/folder/manifest.json").read_text())
+    assert json.loads((place / "data/select/metrics.json").read_text()) == {"count": 2}
+
+
+@pytest.mark.parametrize(
+    "error", [UserError("bad key"), ValueError("a defect"), KeyboardInterrupt()]
+)
+def test_a_failure_leaves_nothing_half_written(
+    place: Path, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    def main(stage: Stage) -> None:
+        with stage.output("a.txt") as path:
+            path.write_text("a")
+        raise error
+
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            run("select", main, [])
+    else:
+        assert code(main) == (2 if isinstance(error, UserError) else 1)
+    assert not (place / "data").exists()
+    assert not (place / ".work/select/out").exists()
+    if isinstance(error, UserError):
+        assert capsys.readouterr().err == "select: error: bad key\n"
+
+
+def test_missing_inputs_say_which_stage_makes_them(place: Path) -> None:
+    stage = Stage("select", params.load(Path("params.yaml")), None)
+    with pytest.raises(UserError, match=r"kept\.parquet does not exist; run `dvc repro filter`"):
+        stage.input("data/filter/kept.parquet")
+    with pytest.raises(
+        UserError, match=r"mine\.csv does not exist; check the path in params\.yaml"
+    ):
+        stage.input("mine.csv")
+
+
+def test_a_cell_prefers_its_own_inputs_and_keeps_its_outputs(place: Path) -> None:
+    for base, text in (("data", "main"), ("cells/x", "own")):
+        (place / base / "filter").mkdir(parents=True)
+        (place / base / "filter/kept.parquet").write_text(text)
+    (place / "data/score").mkdir()
+    (place / "data/score/only").write_text("main")
+
+    def main(stage: Stage) -> None:
+        assert stage.input("data/filter/kept.parquet").read_text() == "own"
+        assert stage.input("data/score/only").read_text() == "main"
+        assert stage.task.seed == 5
+
+    assert code(main, "--cell", "cells/x", "--set", "task.seed=5") == 0
+    assert (place / "cells/x/select/metrics.json").exists()
+    assert not (place / "data/select").exists()
+    assert not (place / "cells/x/.work").exists()
+
+
+def test_two_runs_of_one_stage_do_not_share_a_folder(place: Path) -> None:
+    def inner(_stage: Stage) -> None:
+        raise AssertionError("must not start")
+
+    def outer(_stage: Stage) -> None:
+        assert code(inner) == 2
+
+    assert code(outer) == 0
+
+
+def test_a_published_output_can_be_an_artifact(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records: list[tracking.Record] = []
+    monkeypatch.setattr(tracking, "submit", lambda record, _folder: records.append(record))
+
+    def main(stage: Stage) -> None:
+        stage.input("params.yaml")
+        with stage.output("page.html") as path:
+            path.write_text("x")
+            stage.artifact(path)
+        stage.picture("sheet.png", b"png")
+        stage.curve("loss", 0.5, 1)
+        stage.track_metrics({"rate": 3.0})
+
+    assert code(main) == 0
+    (record,) = records
+    assert [p.read_bytes() for p in record.artifacts] == [b"x", b"png"]
+    assert record.status == "FINISHED"
+    assert set(record.inputs) == {"params.yaml"}
+    assert set(record.outputs) == {"data/select/page.html", "data/select/metrics.json"}
+    assert record.curves == {"loss": [(1, 0.5)]}
+    assert record.track_metrics["rate"] == 3
+    assert all(key.split(".")[0] in ("select", "task") for key in record.params)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_a_stage_dies_with_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    child = (
+        "import time, pathlib, os\n"
+        "from webdistill.core.stage import run\n"
+        "def main(stage):\n"
+        "    pathlib.Path('pid').write_text(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "run('select', main, [])\n"
+    )
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent, child],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    pid = int((tmp_path / "pid").read_text())
+    process.kill()
+    process.wait()
+    while _alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
