@@ -52,10 +52,11 @@ def test_no_flipped_bit_before_the_footer_changes_data_in_silence(tmp_path: Path
     for position in positions:
         path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
         try:
-            assert read_table(path).equals(table())  # a page header's statistics: no data
-        except UserError as error:
-            assert "a.parquet is damaged" in str(error)
+            found = read_table(path)
+        except UserError:
             noticed += 1
+        else:  # a page header's statistics, which no checksum covers: no data
+            assert found.equals(table())
     assert noticed > 0.9 * len(positions)
 
 

@@ -187,8 +187,9 @@ def test_harmless_addresses_stay(address: str) -> None:
 
 
 def test_name_key_and_project_root(tmp_path: Path) -> None:
-    (tmp_path / "teacher.json").write_text(json.dumps({"architecture": "wrn-16-2"}))
-    params = {**record().parent_params, "task.teacher": "teacher.safetensors"}
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "config.json").write_text(json.dumps({"architecture": "wrn-16-2"}))
+    params = {**record().parent_params, "task.teacher": "teacher"}
     named = record(parent_params=params)
     assert tracking.run_name(named, tmp_path) == "kd wrn-16-2->wrn-16-1 · 3fa2c1"
     key = tracking.experiment_key(params, tmp_path)

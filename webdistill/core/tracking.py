@@ -77,11 +77,11 @@ def run_name(record: Record, root: Path) -> str:
     params = record.parent_params
     method = str(params.get("distill.method", record.stage))
     student = str(params.get("distill.student", "?"))
-    card = (root / str(params.get("task.teacher", "teacher"))).with_suffix(".json")
+    card = root / str(params.get("task.teacher", "teacher")) / "config.json"
     try:
         teacher = str(json.loads(card.read_text(encoding="utf-8"))["architecture"])
     except (OSError, ValueError, KeyError, TypeError):
-        teacher = card.stem
+        teacher = card.parent.name
     return f"{method} {teacher}->{student} · {record.parent_key[:6]}"
 
 
