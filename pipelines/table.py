@@ -13,6 +13,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
 
 
@@ -45,7 +46,13 @@ def read_cells(folder: Path) -> list[Cell]:
 
 
 def markdown(cells: list[Cell]) -> str:
-    """Best mean first; n, mean and sample standard deviation of top-1 and of agreement with the teacher."""
+    """Best mean first; n, mean and sample standard deviation of top-1 and of agreement with the teacher.
+
+    Raises UserError when the arms were not trained for equally many steps.
+    """
+    if len({cell.steps for cell in cells}) > 1:
+        odd = {f"{cell.arm}-{cell.seed}": cell.steps for cell in cells}
+        raise UserError(f"the arms differ in optimiser steps and cannot be compared: {odd}")
     arms: dict[str, list[Cell]] = {}
     for cell in cells:
         arms.setdefault(cell.arm, []).append(cell)

@@ -215,8 +215,8 @@ def main() -> None:
     tokenizer = open_clip.SimpleTokenizer(context_length=params["context_length"])
     start, model = start_network(), build(params)
     model.load_state_dict(load_file(HERE / "work/text.safetensors"), strict=False)
-    trunk = {k: v for k, v in start.state_dict().items() if not k.startswith("classifier")}
-    model.visual.trunk.load_state_dict(trunk)
+    pretrained = {k: v for k, v in start.state_dict().items() if not k.startswith("classifier")}
+    model.visual.trunk.load_state_dict(pretrained)
     info = ImageNetInfo("imagenet-1k")
     names = [info.index_to_description(i, detailed=False).split(",")[0] for i in range(1000)]
     name_tokens = tokenizer([f"a photo of a {n}." for n in names])
@@ -229,17 +229,23 @@ def main() -> None:
     watch = Watch("train", 1000)
     print(f"closed-form start: {watch(model, tokenizer, size):.3f}", file=sys.stderr, flush=True)
 
-    trunk_ids = {id(p) for p in model.visual.trunk.parameters()}
-    heads = [p for p in model.parameters() if id(p) not in trunk_ids]
-    optimiser = torch.optim.AdamW(
-        [{"params": list(model.visual.trunk.parameters())}, {"params": heads}], weight_decay=0.02
-    )
-    rates = [settings["lr_trunk"], settings["lr_heads"]]
+    trunk = model.visual.trunk
+    # The early, costly layers keep their weights; their BN statistics adapt.
+    for early in (trunk.conv_stem, trunk.bn1, *trunk.blocks[: settings["frozen_blocks"]]):
+        early.requires_grad_(False)
+    visual = {id(p) for p in model.visual.parameters()}
+    groups = [
+        [p for p in trunk.parameters() if p.requires_grad],
+        [*model.visual.head.parameters(), model.logit_scale],
+        [p for p in model.parameters() if id(p) not in visual and p is not model.logit_scale],
+    ]
+    optimiser = torch.optim.AdamW([{"params": group} for group in groups], weight_decay=0.02)
+    rates = [settings["lr_trunk"], settings["lr_projection"], settings["lr_text"]]
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, rates, total_steps=settings["steps"], pct_start=0.1
     )
     contrast = open_clip.ClipLoss()
-    for module in model.visual.trunk.modules():
+    for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.03
     begun = time.monotonic()

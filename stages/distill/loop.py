@@ -14,8 +14,10 @@ from torch import Tensor
 from stages.distill.methods import Batch, Method
 from stages.distill.params import Distill
 from webdistill.core.errors import UserError
+from webdistill.core.files import replace
 from webdistill.images.views import Views
 from webdistill.models.cifar import Classifier
+from webdistill.models.precision import low_precision
 
 Row = dict[str, float]
 
@@ -39,6 +41,7 @@ class Run:
     def __post_init__(self) -> None:
         self.count = len(self.ids)
         self.device = self.views.pool.device
+        self.low_precision = low_precision(self.settings.precision, self.device)
         self.steps_per_epoch = self.count // self.settings.batch_size
         if self.steps_per_epoch < 1:
             raise UserError(
@@ -105,8 +108,7 @@ class Run:
             return self.teacher(images).float()
 
     def _autocast(self) -> AbstractContextManager[object]:
-        enabled = self.settings.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision)
 
     def _set_rate(self, step: int) -> None:
         rate = self.settings.lr * rate_factor(
@@ -128,12 +130,10 @@ class Run:
         }
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
-        temporary.replace(path)
+        replace(temporary, path)  # a kill leaves the old state or the new one
 
     def restore(self, path: Path) -> int:
-        """Continue a saved run, if there is one. -> number of finished epochs"""
-        if not path.exists():
-            return 0
+        """Continue a saved run. -> number of finished epochs"""
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.method.trained().load_state_dict(state["method"])
         self.optimiser.load_state_dict(state["optimiser"])

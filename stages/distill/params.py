@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from webdistill.core.errors import UserError
 from webdistill.core.params import Section
+from webdistill.models.names import Precision, parse
 
 
 class Distill(Section):
@@ -41,8 +43,23 @@ class Distill(Section):
         ),
     ]
     precision: Annotated[
-        Literal["float32", "bfloat16"], Field(description="of the networks' arithmetic")
+        Precision,
+        Field(
+            description="of the networks' arithmetic; auto: bfloat16 where the processor computes in it"
+        ),
     ]
     device: Annotated[
         Literal["auto", "cpu", "cuda"], Field(description="auto = cuda where there is one")
     ]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs = {self.warmup_epochs:g} is more than epochs = {self.epochs}; lower it"
+            )
+        try:
+            parse(self.student)
+        except UserError as error:
+            raise ValueError(f"student: {error}") from None
+        return self

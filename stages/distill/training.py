@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from stages.distill.loop import Row, Run
 from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_table
+from webdistill.core.files import read_table, remove
 from webdistill.core.stage import Stage
 from webdistill.images.pool import load_images
 from webdistill.images.sheet import contact_sheet
@@ -81,25 +80,15 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
         weight=weight / weight.mean(),
         ids=ids,
     )
-    return Prepared(run, guide, stage.work / f"state-{_key(stage, device)}.pt")
-
-
-def _key(stage: Stage, device: torch.device) -> str:
-    """A saved state fits only the same parameters, inputs and device."""
-    facts = [
-        stage.task.model_dump(),
-        stage.params.model_dump(),
-        stage.inputs,
-        str(device),
-        torch.__version__,
-    ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    task = stage.task.model_dump(include={"seed", "threads", "classes", "image_size"})
+    place = stage.scratch(task, settings.model_dump(), stage.inputs, str(device), torch.__version__)
+    return Prepared(run, guide, place / "state.pt")
 
 
 def train(stage: Stage, prepared: Prepared) -> None:
     """Run the remaining epochs, saving the state as time goes by."""
     run = prepared.run
-    done = run.restore(prepared.state)
+    done = _restored(prepared)
     if done:
         stage.log(f"continues after epoch {done} of {run.settings.epochs}")
     per_epoch = run.steps_per_epoch * run.settings.batch_size
@@ -114,6 +103,19 @@ def train(stage: Stage, prepared: Prepared) -> None:
     seconds = time.monotonic() - begun
     if total:
         stage.track_metrics({"images_per_second": total / max(seconds, 1e-9)})
+
+
+def _restored(prepared: Prepared) -> int:
+    """Epochs that an earlier, killed run finished; 0 when there is none or its state is unreadable."""
+    if not prepared.state.exists():
+        return 0
+    try:
+        return prepared.run.restore(prepared.state)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        prepared.state.unlink()
+        raise UserError(
+            f"{prepared.state} was damaged and has been removed ({type(error).__name__}); run again from epoch 1"
+        ) from None
 
 
 def _steps(run: Run, done: int) -> Iterator[int]:
@@ -161,8 +163,7 @@ def export(stage: Stage, prepared: Prepared) -> None:
     stage.log(
         f"loss {last['loss']:.4f}, agreement with the teacher on views {last['agreement']:.1%}"
     )
-    for old in stage.work.glob("state-*.pt"):
-        old.unlink()
+    stage.when_published(lambda: remove(prepared.state.parent))
 
 
 def _views_sheet(run: Run) -> bytes:

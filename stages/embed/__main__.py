@@ -23,8 +23,7 @@ def main(stage: Stage) -> None:
     model = clip.load(settings.model, settings.pretrained, precision=settings.precision)
     texts = scoring.class_embeddings(model, task.classes, settings.templates)
 
-    scratch = stage.work / "shards"
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch = stage.scratch()
     made, tables = {}, []
     for shard in shards:
         labels = files.read_table(shard, ["id", "query"])

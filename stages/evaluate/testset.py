@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from webdistill.core.errors import UserError
@@ -28,6 +29,9 @@ def read(images: Path, labels: Path, size: int, classes: int) -> TestSet:
     """Join both files by id. Raises UserError when they do not belong together or a label is no class."""
     ids = read_table(images, ["id", "image"]).column("id").to_pylist()
     truth = read_table(labels, ["id", "label"])
+    kind = truth.schema.field("label").type
+    if not pa.types.is_integer(kind) or truth["label"].null_count:
+        raise UserError(f"{labels}: column 'label' must hold integers and no null, found {kind}")
     named = dict(
         zip(truth.column("id").to_pylist(), truth.column("label").to_pylist(), strict=True)
     )

@@ -18,6 +18,6 @@ class Report(Section):
     )
     nearest: int = Field(description="images shown per prototype", ge=1, le=8)
     hosts: int = Field(description="rows of the table of hosts", ge=1, le=100)
-    truth: str | None = Field(
-        description="Parquet with the planted truth of a test bed, or null for images from the web"
+    truth: bool = Field(
+        description="judge the filters by the quickstart's planted truth; false for images from the web"
     )

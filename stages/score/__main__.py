@@ -7,7 +7,6 @@ from webdistill.core.stage import Stage, run
 
 def main(stage: Stage) -> None:
     """The teacher looks at every image of the pool once."""
-    import os
     import shutil
 
     import torch
@@ -15,11 +14,11 @@ def main(stage: Stage) -> None:
     from stages.score import teacher
     from webdistill.core.errors import UserError
     from webdistill.core.files import read_table
-    from webdistill.models.checkpoint import load_teacher
+    from webdistill.models.checkpoint import load_network
 
     task, settings = stage.task, stage.params
     torch.set_num_threads(task.threads)
-    network = load_teacher(stage.input(task.teacher))
+    network = load_network(stage.input(task.teacher))
     card = network.card
     teacher.check_card(card, task.classes, task.image_size, settings.other_image_size, task.teacher)
     pool = sorted(stage.input("data/fetch/pool").glob("*.parquet"))
@@ -40,8 +39,7 @@ def main(stage: Stage) -> None:
         batch_size=settings.batch_size,
     )
 
-    work = stage.work / "shards"
-    work.mkdir(exist_ok=True)
+    work = stage.scratch(task.threads, torch.__version__, str(network.net.fc.weight.device))
     targets = {shard: work / view.name(shard) for shard in pool}
     if earlier := sum(target.exists() for target in targets.values()):
         stage.log(f"{earlier} of {len(pool)} shards were finished by an earlier run")
@@ -53,9 +51,9 @@ def main(stage: Stage) -> None:
         folder.mkdir()
         for shard, target in targets.items():
             figures.add(target)
-            os.link(target, folder / shard.name)
+            shutil.copyfile(target, folder / shard.name)
     stage.metrics(figures.metrics())
-    shutil.rmtree(work)  # the output holds the same files
+    stage.when_published(lambda: shutil.rmtree(work))  # the output holds the same files
     stage.log(f"teacher {card.architecture} has scored {images:,} images in {len(pool)} shards")
 
 

@@ -39,6 +39,12 @@ def main(stage: Stage) -> None:
     picked = rules.choose(settings.rule, scored, count, len(task.classes), task.seed)
     chosen = scores.subset(scored, picked)
     empty = scores.check_classes(chosen, task.classes)
+    if empty and not settings.allow_empty_classes:
+        raise UserError(
+            f"no image selected for {len(empty)} of {len(task.classes)} classes: "
+            f"{', '.join(empty[:10])}; search for more of them, loosen the filter, or set "
+            "select.allow_empty_classes: true"
+        )
     with stage.output("selection.parquet") as path:
         write_table(scores.selection(chosen), path)
     stage.metrics(scores.figures(chosen, eligible, keyword[picked], task.classes))
@@ -47,11 +53,6 @@ def main(stage: Stage) -> None:
         stage.log(
             f"warning: select.budget asks for {settings.budget:,} images, "
             f"only {len(scored.ids):,} are eligible"
-        )
-    if empty:
-        stage.log(
-            f"warning: no image selected for {len(empty)} of {len(task.classes)} classes: "
-            f"{', '.join(empty[:10])}"
         )
     stage.log(
         f"{len(chosen.ids):,} of {eligible:,} eligible images selected by rule '{settings.rule}'"

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from webdistill.core.params import Section
 
 
 class Select(Section):
     """Section `select:` of params.yaml."""
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _count_or_share(cls, value: object) -> object:
+        """`1` would pass as the share 1.0, all images."""
+        if type(value) is int and value < 2:
+            raise ValueError(
+                f"budget = {value}: a count must be at least 2; write a share as a decimal, such as 1.0"
+            )
+        return value
 
     rule: Annotated[
         Literal["balanced", "confident", "random", "all"],
@@ -32,6 +42,9 @@ class Select(Section):
             description="kept: what the filter kept; pool: control, also what it dropped, except "
             "opt-outs and copies of test images"
         ),
+    ]
+    allow_empty_classes: Annotated[
+        bool, Field(description="go on when no image was selected for some of the classes")
     ]
     agree: Annotated[
         bool,

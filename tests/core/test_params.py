@@ -39,7 +39,25 @@ def test_the_committed_file_is_valid() -> None:
         ("  method: kd", "  method: magic", "distill.method"),
         ("  seed: 0", "  seed: [", "is not valid YAML"),
         ("  seed: 0", "  seed: !!python/object:os.system x", "is not valid YAML"),
-        ("airplane, automobile", "airplane, airplane", "names a class twice"),
+        ("airplane, automobile", "airplane, Airplane", "names a class twice"),
+        ("airplane, automobile", "'', automobile", "an empty name"),
+        (
+            "student: wrn-16-1",
+            "student: wrn-17-1",
+            "student: unknown architecture 'wrn-17-1'; examples: resnet8",
+        ),
+        (
+            "warmup_epochs: 1\n",
+            "warmup_epochs: 1000\n",
+            "warmup_epochs = 1000 is more than epochs = ",
+        ),
+        (
+            "batch_size: 128",
+            "batch_size: 60000",
+            "distill.batch_size = 60000 is more than select.budget",
+        ),
+        ("\n  budget: ", "\n  budget: 1 #", "a share as a decimal, such as 1.0"),
+        ("\n  budget: ", "\n  budget: many #", "select.budget"),
     ],
 )
 def test_bad_input_is_one_readable_line(tmp_path: Path, old: str, new: str, message: str) -> None:

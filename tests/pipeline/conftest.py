@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "data" / "quickstart"
 OVERRIDES = [
     "distill.student=resnet8", "distill.epochs=2", "distill.views=1", "distill.batch_size=16",
-    "select.count=60", "prototypes.count=4", "prototypes.dims=8", "filter.min_score=-1.0",
+    "select.budget=60", "prototypes.count=4", "prototypes.dims=8", "filter.min_score=-1.0",
     "filter.min_margin=-2.0",
 ]  # fmt: skip
 

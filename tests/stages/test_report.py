@@ -244,7 +244,7 @@ def _write_measured(root: Path) -> None:
                 "shift": ["grey" if i % 2 else "" for i in range(len(FATES))],
             }
         ),
-        root / "truth.parquet",
+        root / "data/quickstart/truth.parquet",
     )
 
 
@@ -256,7 +256,7 @@ def _csv(path: Path, rows: list[list[Any]]) -> None:
 class _Stage:
     """Stands in for the harness."""
 
-    def __init__(self, root: Path, truth: str | None = None) -> None:
+    def __init__(self, root: Path, truth: bool = False) -> None:
         self.root = root
         self.params = Report(pictures=6, prototypes=2, nearest=4, hosts=2, truth=truth)
         self.task = SimpleNamespace(
@@ -295,7 +295,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _page(root: Path, truth: str | None = "truth.parquet") -> str:
+def _page(root: Path, truth: bool = True) -> str:
     return page(gather(_Stage(root, truth)))  # type: ignore[arg-type]
 
 
@@ -353,7 +353,7 @@ def test_everything_from_outside_is_escaped(project: Path) -> None:
 def test_bytes_are_equal_for_equal_inputs_and_below_the_limit(project: Path) -> None:
     outputs = []
     for _ in range(2):
-        stage = _Stage(project, "truth.parquet")
+        stage = _Stage(project, True)
         main(stage)  # type: ignore[arg-type]
         outputs.append([(project / name).read_bytes() for name in ("report.html", "card.md")])
     assert outputs[0] == outputs[1]
@@ -416,12 +416,12 @@ def test_prototypes_report_the_mix_of_the_teachers_classes(project: Path) -> Non
 def test_without_truth_there_is_no_word_of_a_test_bed(project: Path) -> None:
     assert "Test bed" in _page(project)
     assert 'id="truth"' in _page(project)
-    assert "Test bed" not in _page(project, None)
-    assert 'id="truth"' not in _page(project, None)
+    assert "Test bed" not in _page(project, False)
+    assert 'id="truth"' not in _page(project, False)
 
 
 def test_verdicts_on_the_planted_truth(project: Path) -> None:
-    evidence = gather(_Stage(project, "truth.parquet"))  # type: ignore[arg-type]
+    evidence = gather(_Stage(project, True))  # type: ignore[arg-type]
     assert evidence.truth is not None
     rows = fates(evidence.collected, evidence.truth.to_pylist())
     found = {item.rule: item for item in verdicts(rows)}
@@ -489,7 +489,7 @@ def test_card_text_cannot_break_out_of_its_table_cell() -> None:
 
 
 def test_the_card_states_accuracy_data_and_limits(project: Path) -> None:
-    main(_Stage(project, "truth.parquet"))  # type: ignore[arg-type]
+    main(_Stage(project, True))  # type: ignore[arg-type]
     text = (project / "card.md").read_text()
     for part in (
         "80.0 %",

@@ -22,7 +22,13 @@ from webdistill.core.params import Params, Task
 from webdistill.core.stage import Stage
 
 CLASSES = ("cat", "dog", "eel")
-SETTINGS = {"rule": "balanced", "budget": 12, "source": "kept", "agree": False}
+SETTINGS = {
+    "rule": "balanced",
+    "budget": 12,
+    "source": "kept",
+    "agree": False,
+    "allow_empty_classes": False,
+}
 
 
 def make_ids(count: int) -> list[str]:
@@ -218,15 +224,14 @@ def test_agree_keeps_only_images_whose_keyword_names_the_teachers_class(cell: Pa
     assert metrics["agreement_with_keyword"] == 1
 
 
-def test_empty_class_warns_and_a_single_class_stops(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_empty_class_stops_unless_allowed_and_a_single_class_always(tmp_path: Path) -> None:
     logits = np.tile([5.0, 0.0, 0.0], (10, 1))
     logits[0] = [0, 5, 0]
     make_cell(tmp_path / "a", logits, np.arange(10), 5, {})
-    _, metrics = run_stage(tmp_path / "a", budget=0.5)
+    with pytest.raises(UserError, match="no image selected for 1 of 3 classes: eel"):
+        run_stage(tmp_path / "a", budget=0.5)
+    _, metrics = run_stage(tmp_path / "a", budget=0.5, allow_empty_classes=True)
     assert metrics["empty_classes"] == 1
-    assert "no image selected for 1 of 3 classes: eel" in capsys.readouterr().err
     make_cell(tmp_path / "b", logits[1:], np.arange(9), 5, {})
     with pytest.raises(UserError, match="fall into class 'cat'"):
         run_stage(tmp_path / "b")

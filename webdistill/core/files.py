@@ -89,6 +89,11 @@ def write_manifest(folder: Path) -> None:
 def check_manifest(folder: Path) -> None:
     """Raises UserError naming the first missing, truncated, altered or extra file of the folder."""
     entries = read_json(folder / MANIFEST)
+    if not isinstance(entries, dict) or not all(
+        isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
+        for entry in entries.values()
+    ):
+        raise UserError(f"{folder / MANIFEST} is damaged; check the data out again or rebuild it")
     present = {
         p.relative_to(folder).as_posix()
         for p in folder.rglob("*")

@@ -44,9 +44,7 @@ class Task(Section):
         Field(min_length=2, description="class names, in the teacher's output order"),
     ]
     image_size: Annotated[int, Field(ge=8, le=1024, description="side of the training images, px")]
-    teacher: Annotated[
-        str, Field(description="teacher weights (.safetensors); its card is the .json beside it")
-    ]
+    teacher: Annotated[str, Field(description="folder with weights.safetensors and config.json")]
     test_images: Annotated[
         str, Field(description="Parquet of test images (id, image); the leak guard reads it")
     ]
@@ -129,9 +127,24 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
         models[name] = _parse(path, name, raw[name])
     task = models.pop("task")
     assert isinstance(task, Task)
-    if len(set(task.classes)) != len(task.classes):
-        raise UserError(f"{path}: task.classes names a class twice")
+    folded = [name.strip().casefold() for name in task.classes]
+    if "" in folded or len(set(folded)) != len(folded):
+        raise UserError(f"{path}: task.classes has an empty name, or names a class twice")
+    _check_together(path, raw)
     return Params(task, models, raw)
+
+
+def _check_together(path: Path, raw: Mapping[str, Any]) -> None:
+    """Combinations over several sections that cannot work, whatever the images are."""
+    budget, rule = raw["select"]["budget"], raw["select"]["rule"]
+    if not isinstance(budget, int) or rule == "all":
+        return
+    for section, key in (("distill", "batch_size"), ("prototypes", "count")):
+        if raw[section][key] > budget:
+            raise UserError(
+                f"{path}: {section}.{key} = {raw[section][key]} is more than select.budget = {budget} images; "
+                "lower it or raise the budget"
+            )
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
@@ -144,7 +157,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
         raise UserError(f"--set {text!r}: expected SECTION.KEY=VALUE with a section of params.yaml")
     try:
         target[last] = YAML(typ="safe", pure=True).load(value)
-    except YAMLError:
+    except (YAMLError, ValueError):
         raise UserError(f"--set {text!r}: the value is not valid YAML") from None
 
 
@@ -166,7 +179,7 @@ def _explain(name: str, model: type[Section], error: ValidationError) -> str:
     errors = error.errors(include_url=False)
     unknown = [e for e in errors if e["type"] == "extra_forbidden"]  # explains a missing key, too
     first = (unknown or errors)[0]
-    key = ".".join([name, *(str(part) for part in first["loc"])])
+    key = ".".join([name, *(str(part) for part in first["loc"] if "-" not in str(part))])
     if first["type"] == "extra_forbidden":
         field = str(first["loc"][-1])
         return f"unknown key '{key}'{_suggest(field, tuple(model.model_fields))}"

@@ -14,7 +14,9 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import importlib
+import json
 import os
 import random
 import resource
@@ -26,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from webdistill.core import files, params, tracking
+from webdistill.core import dependencies, files, params, tracking
 from webdistill.core.errors import UserError
 from webdistill.core.progress import progress
 
@@ -55,6 +57,7 @@ class Stage:
         self._metrics: dict[str, float] = {}
         self._outputs: list[str] = []
         self._out = self.work / "out"
+        self._cleanup: list[Callable[[], object]] = []
 
     def input(self, name: str) -> Path:
         """A file or folder an earlier stage made, or the user's own. Folders are checked against their manifest.
@@ -71,10 +74,31 @@ class Stage:
                     f"{name} does not exist; run `dvc repro {made_by}` or `dvc pull` first"
                 )
             raise UserError(f"{name} does not exist; check the path in params.yaml")
+        if self._cell is None:
+            dependencies.check_declared(self.root, self.name, path, self.settings.raw)
         if path.is_dir() and _made_by_stage(name):
             files.check_manifest(path)
         self.inputs[name] = files.digest(path)
         return path
+
+    def scratch(self, *facts: object) -> Path:
+        """A folder for work that survives a kill. It is another one when the code or `facts` have changed.
+
+        Put every fact into `facts` that decides what is kept there: parameters, inputs, device. Folders of other
+        facts are removed.
+        """
+        code = tracking.code_digest(Path(__file__).parents[2], f"stages/{self.name}", "webdistill")
+        key = hashlib.sha256(json.dumps([code, facts], default=str, sort_keys=True).encode())
+        folder = self.work / f"resume-{key.hexdigest()[:16]}"
+        for other in self.work.glob("resume-*"):
+            if other != folder:
+                files.remove(other)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def when_published(self, action: Callable[[], object]) -> None:
+        """Clean up only when the outputs are in place: a kill before that loses no work."""
+        self._cleanup.append(action)
 
     @contextlib.contextmanager
     def output(self, name: str) -> Iterator[Path]:
@@ -136,6 +160,8 @@ class Stage:
         for name in self._outputs:
             files.replace(self._out / name, self.data / name)
             published[str(_relative(self.data / name, self.root))] = files.digest(self.data / name)
+        for action in self._cleanup:
+            action()
         return published
 
     def record(self, started: float, status: str, outputs: Mapping[str, str]) -> tracking.Record:

@@ -60,14 +60,22 @@ class Record:
     name: str = ""  # of the parent run; empty: `run_name`
 
 
-def experiment_key(params: Mapping[str, object], root: Path) -> str:
-    """32 hex digits from the resolved parameters and the code of stages/ and webdistill/ below `root`."""
-    digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
-    for folder in ("stages", "webdistill"):
+def code_digest(root: Path, *folders: str) -> str:
+    """sha256 over names and bytes of all *.py files below these folders of `root`."""
+    digest = hashlib.sha256()
+    for folder in folders:
         for path in sorted((root / folder).rglob("*.py")):
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
+
+
+def experiment_key(params: Mapping[str, object], root: Path) -> str:
+    """32 hex digits from the resolved parameters and the code of stages/ and webdistill/ below `root`."""
+    text = json.dumps(params, sort_keys=True, default=str) + code_digest(
+        root, "stages", "webdistill"
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def run_name(record: Record, root: Path) -> str:

@@ -166,12 +166,21 @@ def _plan(
 def _load(job: _Job) -> np.ndarray:
     with pq.ParquetFile(job.file, page_checksum_verification=True) as file:
         table = file.read_row_group(job.group, columns=["image"], use_threads=False)
-    column = (
-        table.column("image").combine_chunks().take(pa.array(job.rows, pa.int64())).field("bytes")
-    )
+    images = table.column("image").combine_chunks()
+    if not pa.types.is_struct(images.type):
+        raise UserError(
+            f"{job.file}: column 'image' must be a struct of bytes and path, found {images.type}"
+        )
+    column = images.take(pa.array(job.rows, pa.int64())).field("bytes")
     out = np.empty((len(job.rows), job.size, job.size, 3), dtype=np.uint8)
     for at, data in enumerate(column):
-        out[at] = np.asarray(square(decode(data.as_py()), job.size))
+        try:
+            out[at] = np.asarray(square(decode(data.as_py() or b""), job.size))
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            row = job.rows[at] + job.group * 1000
+            raise UserError(
+                f"{job.file}: the image of row {row} cannot be decoded: {error}"
+            ) from None
     return out
 
 

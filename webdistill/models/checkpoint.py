@@ -74,9 +74,6 @@ def load_network(folder: Path) -> Network:
     return Network(net.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
 
 
-load_teacher = load_student = load_network
-
-
 def load_weights(net: Classifier, path: Path, architecture: str) -> None:
     """Copy a file's tensors (any float type) into the network; every name and shape must fit."""
     try:

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
+from webdistill.models.names import Precision
+from webdistill.models.precision import low_precision
 
-Precision = Literal["auto", "float32", "bfloat16"]
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"
 BATCH = 32  # images a forward pass; larger ones are slower on CPUs (cache)
@@ -117,7 +118,7 @@ def load(model: str, pretrained: str | None, *, precision: Precision = "auto") -
             f"embed.model = {model!r} with embed.pretrained = {pretrained!r} cannot be loaded: {reason}"
         ) from None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    low = precision == "bfloat16" or (precision == "auto" and _computes_bfloat16(device))
+    low = low_precision(precision, device)
     net = net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     config = open_clip.get_model_preprocess_cfg(net)
     header = {
@@ -148,10 +149,6 @@ def weights_sha256(net: nn.Module) -> str:
             tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         )
     return digest.hexdigest()
-
-
-def _computes_bfloat16(device: torch.device) -> bool:
-    return device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def _resize(config: Mapping[str, Any]) -> Callable[[Image.Image], Image.Image]:
