@@ -95,6 +95,7 @@ def build_project(root: Path) -> None:
 def _write_collected(data: Path) -> None:
     pooled = [i for i, fate in enumerate(FATES) if fate not in FETCHED_NOT]
     first = {"same": 0, "duplicate": 1}
+    (root / "data/quickstart").mkdir(parents=True)
     write_table(
         pa.table(
             {
