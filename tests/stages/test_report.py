@@ -95,7 +95,6 @@ def build_project(root: Path) -> None:
 def _write_collected(data: Path) -> None:
     pooled = [i for i, fate in enumerate(FATES) if fate not in FETCHED_NOT]
     first = {"same": 0, "duplicate": 1}
-    (root / "data/quickstart").mkdir(parents=True)
     write_table(
         pa.table(
             {
@@ -232,6 +231,7 @@ def _write_measured(root: Path) -> None:
     images = pa.array([{"bytes": _webp(1000 + i), "path": None} for i in range(2)], IMAGE)
     write_table(pa.table({"id": ids, "image": images}), root / "tests.parquet")
     parents = [{"same": 0, "duplicate": 1}.get(fate, -1) for fate in FATES]
+    (root / "data/quickstart").mkdir(parents=True)
     write_table(
         pa.table(
             {
