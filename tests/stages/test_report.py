@@ -285,6 +285,9 @@ class _Stage:
     def metrics(self, values: Mapping[str, float]) -> None:
         self.found.update(values)
 
+    def artifact(self, path: Path) -> None:
+        assert path.exists()
+
     def log(self, message: str) -> None:
         assert message
 
