@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from pipelines.quickstart_clip.names import Taxonomy, WordNet
 from pipelines.quickstart_clip.text import TEMPLATES
+from webdistill.core.files import sha256_file
 from webdistill.core.params import read_yaml
 
 HERE = Path(__file__).parent
@@ -285,6 +286,12 @@ def main() -> None:
             )  # fmt: skip
     weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     save_file({k: v.contiguous() for k, v in weights.items()}, OUT / "open_clip_model.safetensors")
+    names = ("open_clip_config.json", "open_clip_model.safetensors")
+    (OUT / "SHA256SUMS").write_text(
+        "".join(f"{sha256_file(OUT / name)}  {name}\n" for name in names)
+    )
+    tested = Watch("test", 10_000)(model, tokenizer, size)
+    print(f"zero-shot top-1 on the 10,000 CIFAR-10 test images: {tested:.4f}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -131,3 +131,15 @@ def test_mirror_signs_are_the_mirror(originals: list[Image.Image]) -> None:
     window = hashes.Window(0.1, 0.1, 0.8)
     plain = hashes.describe(gray, window, 12) * hashes.mirror_signs(12)
     np.testing.assert_allclose(plain, hashes.describe(gray[:, :, ::-1], window, 12), atol=1e-9)
+
+
+def test_a_pair_within_the_pool_has_no_direction() -> None:
+    """A framed copy contains the picture, not the other way round; the order of rows must not matter."""
+    whole = np.stack([np.asarray(picture) for picture in natural(12, 5)])
+    framed = np.full_like(whole, 255)
+    for one, picture in zip(framed, whole, strict=True):
+        one[8:56, 8:56] = np.asarray(Image.fromarray(picture).resize((48, 48)))
+    for pool in (np.concatenate([whole, framed]), np.concatenate([framed, whole])):
+        found = hashes.find_pairs(pool, None, 0.8)
+        pairs = set(zip(found.query.tolist(), found.reference.tolist(), strict=True))
+        assert {(i, i + 12) for i in range(12)} <= pairs

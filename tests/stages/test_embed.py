@@ -160,7 +160,7 @@ def test_a_damaged_leftover_is_made_again(
 ) -> None:
     run_on(tmp_path, monkeypatch, tiny, 75, 1)
     wanted = vectors(tmp_path)
-    (kept,) = (tmp_path / ".work/embed/shards").iterdir()
+    (kept,) = (tmp_path / ".work/embed").glob("resume-*/*.parquet")
     data = bytearray(kept.read_bytes())
     data[len(data) // 3] ^= 1
     kept.write_bytes(data)

@@ -93,7 +93,7 @@ class Stage:
         for other in self.work.glob("resume-*"):
             if other != folder:
                 files.remove(other)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def when_published(self, action: Callable[[], object]) -> None:

@@ -59,7 +59,7 @@ def find_pairs(
 
     Without references: pairs within the queries, each once, query < reference.
     An image without contrast (`contrast` < BLANK) matches nothing. The similarities are computed pair by pair in
-    float64 and do not depend on `threads`.
+    float64 and do not depend on `threads` or, within the queries, on the order of a pair.
     """
     within = references is None
     gray_query = luminance(queries)
@@ -72,7 +72,11 @@ def find_pairs(
     similarity = np.empty(len(query))
 
     def check(rows: slice) -> None:
-        similarity[rows] = _check(gray_query, gray_reference, query[rows], reference[rows])
+        one, two = query[rows], reference[rows]
+        found = _check(gray_query, gray_reference, one, two)
+        if within:  # which of the two is a detail of the other must not depend on the order of rows
+            found = np.maximum(found, _check(gray_query, gray_query, two, one))
+        similarity[rows] = found
 
     with ThreadPoolExecutor(threads) as workers:
         list(workers.map(check, _grouped(query)))

@@ -205,6 +205,10 @@ def _check_folder(folder: Path) -> None:
         )
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"embed.model: no .safetensors file in {folder}")
+    if unsafe := [p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth")]:
+        raise UserError(
+            f"embed.model: {folder / unsafe[0]} would be read instead of the .safetensors file; remove it"
+        )
     sums = folder / "SHA256SUMS"
     for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []:
         wanted, _, name = line.partition(" ")
@@ -258,11 +262,14 @@ def _check_activation(model: str, tag: str) -> None:
 def _cached(repository: str) -> Path | None:
     """The weights of a repository in the local Hugging Face cache."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(repository.rstrip("/"), local_files_only=True))
-    except LocalEntryNotFoundError:
+        name = "/".join(
+            repository.split("/")[:2]
+        )  # some entries name a file of the repository, too
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
         return None
     weights = folder / "open_clip_model.safetensors"
     return weights if weights.is_file() else None
