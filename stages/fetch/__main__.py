@@ -10,7 +10,9 @@ def main(stage: Stage) -> None:
     from webdistill.images.pool import write_pool
 
     candidates = read_candidates(stage.input("data/search/candidates.parquet"), stage.input)
-    crawl = Crawl(candidates, stage.params, stage.work / "chunks", stage.task.threads)
+    crawl = Crawl(
+        candidates, stage.params, stage.work / "chunks", stage.scratch(), stage.task.threads
+    )
     for _ in stage.progress(crawl.run(), total=len(candidates), unit="img", size=int):
         pass
     ledger: list[Outcome] = []
@@ -21,7 +23,7 @@ def main(stage: Stage) -> None:
     with stage.output("ledger.parquet") as path:
         write_table(ledger_table(candidates, ledger), path)
     stage.metrics(count_statuses(ledger))
-    crawl.clean()
+    stage.when_published(crawl.clean)
     stage.log(f"{stored:,} images in the pool from {len(candidates):,} candidates")
 
 

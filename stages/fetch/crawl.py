@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
+import PIL
+
 from stages.fetch.candidates import Candidate, Candidates
 from stages.fetch.http import Client, contact_address
 from stages.fetch.journal import Journal, digest
@@ -22,36 +24,49 @@ from webdistill.images.workers import Workers
 
 CHUNK = 250  # candidates journalled together: what a kill costs at most, times WINDOW
 WINDOW = 24  # chunks under way, so that one slow URL does not hold up the others
-LOCAL_CHUNKS = 3  # of them reading without the network: keeps memory flat and all processes busy
-BATCH = 32  # local files handed to a worker process together
+BATCH = 32  # local files handed to a worker process together,
+BATCH_BYTES = 8 << 20  # or fewer as soon as they reach this size
 
 
 class Crawl:
-    """One pass over all candidates. Raises UserError when http(s) candidates meet no contact address."""
+    """One pass over all candidates. Raises UserError when http(s) candidates meet no contact address.
 
-    def __init__(self, candidates: Candidates, params: Fetch, work: Path, processes: int) -> None:
+    `downloads`: folder for chunks with http(s) rows, which outlive a change of code; `scratch`: for all others.
+    """
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        params: Fetch,
+        downloads: Path,
+        scratch: Path,
+        processes: int,
+    ) -> None:
         self._candidates = candidates
         self._params = params
         self._processes = processes
-        self._journal = Journal(work)
+        self._downloads, self._scratch = Journal(downloads), Journal(scratch)
         self._folder = candidates.list_path.parent
         self._starts = range(0, len(candidates), CHUNK)
         self._keys = [self._key(candidates.part(start, CHUNK)) for start in self._starts]
         sources = candidates.table.column("source").to_pylist()
         self._contact = contact_address(os.environ) if "http" in sources else ""
-        self._sources = sources
+        self._journals = [
+            self._downloads if "http" in sources[start : start + CHUNK] else self._scratch
+            for start in self._starts
+        ]
 
     def run(self) -> Iterator[int]:
-        """Work through everything that the journal does not hold; yields the length of each finished chunk."""
+        """Work through everything that the journals do not hold; yields the length of each finished chunk."""
         params = self._params
         embedded = EmbeddedImages(self._candidates.list_path, self._candidates.image_column)
         with Workers(self._processes, judge, crashed) as workers, asyncio.Runner() as runner:
             client = Client(self._contact, params.timeout, params.retries, params.max_bytes)
-            chunks = _Chunks(params, self._folder, embedded, client, workers, self._journal)
+            chunks = _Chunks(params, self._folder, embedded, client, workers, self._processes)
             runner.run(client.open())
             try:
                 waiting = [
-                    (self._keys[n], self._candidates.part(start, CHUNK))
+                    (self._journals[n], self._keys[n], self._candidates.part(start, CHUNK))
                     for n, start in enumerate(self._starts)
                 ]
                 pending: set[asyncio.Task[int]] = set()
@@ -66,27 +81,25 @@ class Crawl:
 
     def outcomes(self) -> Iterator[Outcome]:
         """What became of each candidate, in their order, once `run` is through."""
-        for key in self._keys:
-            chunk = self._journal.load(key)
+        for journal, key in zip(self._journals, self._keys, strict=True):
+            chunk = journal.load(key)
             assert chunk is not None, "a chunk vanished from the work folder during the run"
             yield from chunk
 
     def clean(self) -> None:
         """Drop what can be made again without the network; downloads stay, so that a later run need not ask again."""
-        keep = [
-            key
-            for key, start in zip(self._keys, self._starts, strict=True)
-            if "http" in self._sources[start : start + CHUNK]
-        ]
-        self._journal.keep_only(keep)
+        chunks = zip(self._journals, self._keys, strict=True)
+        self._downloads.keep_only(key for journal, key in chunks if journal is self._downloads)
+        self._scratch.keep_only(())
 
     def _key(self, part: Sequence[Candidate]) -> str:
         files = [file_mark(self._folder, one.url) for one in part if one.source == "file"]
         content = (
             self._candidates.list_sha256 if any(one.source == "embedded" for one in part) else ""
         )
-        params = self._params.model_dump(mode="json", exclude={"shard_size"})
-        return digest(GATE_VERSION, params, content, [astuple(one) for one in part], files)
+        params = self._params.model_dump(include={"store_size", "max_pixels", "max_bytes"})
+        versions = (GATE_VERSION, PIL.__version__)
+        return digest(versions, params, content, [astuple(one) for one in part], files)
 
 
 class _Chunks:
@@ -99,40 +112,55 @@ class _Chunks:
         embedded: EmbeddedImages,
         client: Client,
         workers: Workers[Job, Outcome],
-        journal: Journal,
+        processes: int,
     ) -> None:
         self._params = params
         self._folder = folder
         self._embedded = embedded
         self._client = client
         self._workers = workers
-        self._journal = journal
-        self._local = asyncio.Semaphore(LOCAL_CHUNKS)
+        self._reading = asyncio.Lock()
+        self._batches_free = asyncio.Semaphore(2 * processes)
 
-    async def finish(self, key: str, part: Sequence[Candidate]) -> int:
+    async def finish(self, journal: Journal, key: str, part: Sequence[Candidate]) -> int:
         """Fill in what is missing or may pass now; save if anything was done."""
-        known = self._journal.load(key)
+        known = journal.load(key)
         places = range(len(part)) if known is None else _worth_retrying(known)
         if known is None or places:
             outcomes: dict[int, Outcome] = {} if known is None else dict(enumerate(known))
-            outcomes |= {n: Outcome("opted_out") for n in places if part[n].opt_out}
-            places = [n for n in places if not part[n].opt_out]
             local = [n for n in places if part[n].source != "http"]
-            remote = [n for n in places if part[n].source == "http"]
+            remote = [n for n in places if part[n].source == "http" and not part[n].opt_out]
             reading = self._read_all([part[n] for n in local])
             loading = asyncio.gather(*(self._download(part[n].url) for n in remote))
             near, far = await asyncio.gather(reading, loading)
             outcomes |= dict(zip(local, near, strict=True)) | dict(zip(remote, far, strict=True))
-            self._journal.save(key, [outcomes[n] for n in range(len(part))])
+            for n in places:
+                if part[
+                    n
+                ].opt_out:  # of what is at hand the id stays: filter looks for other copies
+                    outcomes[n] = Outcome("opted_out", outcomes[n].id if n in outcomes else "")
+            journal.save(key, [outcomes[n] for n in range(len(part))])
         return len(part)
 
     async def _read_all(self, part: Sequence[Candidate]) -> list[Outcome]:
-        if not part:
-            return []
-        async with self._local:
-            bodies = [self._read(one) for one in part]
-            batches = [bodies[at : at + BATCH] for at in range(0, len(bodies), BATCH)]
-            return [o for batch in await asyncio.gather(*map(self._judge, batches)) for o in batch]
+        """Few batches are in memory at a time, and rows come in rising order: a row group is read once."""
+        judging = []
+        async with self._reading:
+            for bodies in self._batches(part):
+                await self._batches_free.acquire()
+                judging.append(asyncio.ensure_future(self._judge(bodies)))
+                judging[-1].add_done_callback(lambda _: self._batches_free.release())
+        return [outcome for batch in judging for outcome in await batch]
+
+    def _batches(self, part: Sequence[Candidate]) -> Iterator[list[Body]]:
+        bodies: list[Body] = []
+        for one in part:
+            bodies.append(self._read(one))
+            if len(bodies) == BATCH or sum(len(body.data) for body in bodies) >= BATCH_BYTES:
+                yield bodies
+                bodies = []
+        if bodies:
+            yield bodies
 
     def _read(self, one: Candidate) -> Body:
         if one.source == "embedded":
@@ -140,7 +168,8 @@ class _Chunks:
         return read_file(self._folder, one.url, self._params.max_bytes)
 
     async def _download(self, url: str) -> Outcome:
-        return (await self._judge([await self._client.get(url)]))[0]
+        async with self._client.get(url) as body:
+            return (await self._judge([body]))[0]
 
     async def _judge(self, bodies: Sequence[Body]) -> list[Outcome]:
         jobs = [

@@ -8,11 +8,13 @@ per host are not obeyed yet.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
@@ -70,7 +72,9 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Make the session."""
+        """Make the session, and threads enough that slow name look-ups do not hold up the others."""
+        names = ThreadPoolExecutor(CONNECTIONS, "names")
+        asyncio.get_running_loop().set_default_executor(names)
         connector = aiohttp.TCPConnector(
             limit=0, resolver=aiohttp.ThreadedResolver(), socket_factory=self._socket
         )
@@ -87,28 +91,30 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def get(self, text: str) -> Body:
-        """Download one URL. Never raises; waiting for a free slot does not count against the deadline."""
+    @contextlib.asynccontextmanager
+    async def get(self, text: str) -> AsyncIterator[Body]:
+        """Download one URL; its slot is taken until the caller is done with the body, which bounds memory.
+
+        Never raises; waiting for a free slot does not count against the deadline.
+        """
         url = _parse_url(text)
         if url is None:
-            return Body("bad_url")
+            yield Body("bad_url")
+            return
         host = self._hosts.setdefault(url.host or "", asyncio.Semaphore(PER_HOST))
         async with host, self._slots:
-            return await self._within_deadline(url)
+            yield await self._within_deadline(url)
 
     async def _within_deadline(self, url: URL) -> Body:
         body = Body("timeout", detail=f"no answer within {self._timeout:g} s")
-        try:
+        with contextlib.suppress(TimeoutError):  # the last complete try tells the cause, if any
             async with asyncio.timeout(self._timeout):
                 for attempt in range(self._retries + 1):
-                    body = Body("timeout", detail=f"not complete within {self._timeout:g} s")
                     body = await self._follow(url)
                     if body.status == "dns_error" or not may_pass(body.status, body.http_status):
                         break
                     if attempt < self._retries:
                         await asyncio.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0))
-        except TimeoutError:
-            pass  # the body of the last complete try, or "timeout"
         return body
 
     async def _follow(self, url: URL) -> Body:

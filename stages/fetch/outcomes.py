@@ -11,7 +11,7 @@ from webdistill.images.gate import GATE_STATUSES, GateStatus, Rejected, open_ima
 FetchStatus = Literal[
     "ok",  # in the pool
     "duplicate",  # same pixels as an earlier candidate, whose id the ledger names
-    "opted_out",  # the list says that its owner does not want it used: never downloaded
+    "opted_out",  # the list says that its owner does not want it used: never requested, never in the pool
     "not_found",  # no such file; HTTP 404 or 410
     "http_error",  # any other HTTP status but 200
     "timeout",  # fetch.timeout passed
@@ -22,7 +22,7 @@ FetchStatus = Literal[
     "dns_error",  # the name does not resolve
     "connection_error",  # refused, reset, cut short, TLS failure, not HTTP
     "outside_folder",  # a local path that leaves the list's folder
-    "decoder_crash",  # the decoder crashed or hung on it
+    "decoder_crash",  # the decoder crashed, hung or ran out of memory on it
 ]
 Status = FetchStatus | GateStatus
 STATUSES: tuple[Status, ...] = (*get_args(FetchStatus), *GATE_STATUSES)
@@ -76,6 +76,8 @@ def judge(job: Job) -> Outcome:
     size, http_status = len(body.data), body.http_status
     try:
         stored = open_image(body.data, job.max_pixels, job.store_size)
+    except MemoryError:
+        return crashed(job)
     except Rejected as rejected:
         return Outcome(rejected.status, "", http_status, size, digest, rejected.detail)
     picture = (stored.image, stored.width, stored.height)
@@ -83,7 +85,7 @@ def judge(job: Job) -> Outcome:
 
 
 def crashed(job: Job) -> Outcome:
-    """Stands in when a body took its worker process down."""
+    """Stands in when a body took its worker process, or its memory, down."""
     body = job.body
     digest = hashlib.sha256(body.data).hexdigest()
     return Outcome(

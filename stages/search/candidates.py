@@ -27,6 +27,11 @@ SCHEMA = pa.schema(
 )
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
+USERINFO = (
+    re.compile(  # up to the last @ before the path, also where the rest of the URL is nonsense
+        r"^([\x00-\x20]*(?:https?:|(?:[a-z][a-z0-9+.-]+:)?[/\\]{2})[/\\]*)[^/?#]*@", re.IGNORECASE
+    )
+)
 NO_OPT_OUT = frozenset({"", "0", "false", "no", "none", "null", "nan"})
 DEFAULT_PORT = {"http": 80, "https": 443}
 
@@ -50,7 +55,7 @@ class _List:
 
 
 def find_candidates(path: Path, columns: Mapping[str, str], classes: Sequence[str]) -> Found:
-    """Read the list and return its candidates in its order, the first of each URL.
+    """Read the list and return its candidates in its order, the first of each URL, with an opt-out if any had one.
 
     `columns`: our column name -> the list's, where they differ. Raises UserError when the list is unreadable, lacks
     a column named in `columns`, has neither URLs nor images, or is empty.
@@ -60,9 +65,14 @@ def find_candidates(path: Path, columns: Mapping[str, str], classes: Sequence[st
     out: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
     counts = {"rows": len(content.embedded), "duplicate_urls": 0, "rows_without_url": 0}
     seen: set[str] = set()
+    content.texts["url"] = [normalise_url(text) for text in content.texts["url"]]
+    refused: dict[str, str] = {}
+    for url, mark in zip(content.texts["url"], content.texts["opt_out"], strict=True):
+        if url and mark.lower() not in NO_OPT_OUT:
+            refused.setdefault(url, mark)
     for row, embedded, *values in zip(count(), content.embedded, *content.texts.values()):
         texts = dict(zip(content.texts, values, strict=True))
-        url, source = normalise_url(texts["url"]), "embedded"
+        url, source = texts["url"], "embedded"
         if not embedded:
             if not url:
                 counts["rows_without_url"] += 1
@@ -73,9 +83,11 @@ def find_candidates(path: Path, columns: Mapping[str, str], classes: Sequence[st
             continue
         if url:
             seen.add(url)
-        texts["url"] = url
         texts["query"] = texts["query"] or keyword.first_in(texts["caption"])
-        texts["opt_out"] = "" if texts["opt_out"].lower() in NO_OPT_OUT else texts["opt_out"]
+        if texts["opt_out"].lower() in NO_OPT_OUT:
+            texts["opt_out"] = refused.get(url, "")
+        for name in ("landing_page", "licence_url"):
+            texts[name] = USERINFO.sub(r"\1", texts[name])
         for name, value in {**texts, "source": source, "row": row}.items():
             out[name].append(value)
     if not out["row"]:
@@ -88,18 +100,18 @@ def find_candidates(path: Path, columns: Mapping[str, str], classes: Sequence[st
 def normalise_url(text: str) -> str:
     """One spelling per address: lower-case scheme and host, no user info, default port or fragment.
 
-    What is no well-formed http(s) URL comes back as it is, for fetch to refuse; a local path stays a path.
+    What is no well-formed http(s) URL comes back without user info, for fetch to refuse; a local path stays a path.
     """
-    text = text.strip()
+    text = USERINFO.sub(r"\1", text.strip())
     if UNSAFE.search(text) or not SCHEME.match(text):
         return text
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        return _without_userinfo(text)
+        return text
     if parts.scheme not in DEFAULT_PORT or not parts.hostname:
-        return _without_userinfo(text)
+        return text
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if port is not None and port != DEFAULT_PORT[parts.scheme]:
         host = f"{host}:{port}"
@@ -123,11 +135,6 @@ class Keywords:
     @staticmethod
     def _plain(name: str) -> str:
         return re.sub(r"[\s_-]+", " ", name.lower()).strip()
-
-
-def _without_userinfo(text: str) -> str:
-    """A password must not be stored even where the rest of the URL is nonsense."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+://)[^/?#]*@", r"\1", text)
 
 
 def _tally(out: Mapping[str, Sequence[object]]) -> dict[str, int]:

@@ -6,21 +6,15 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_manifest
 from webdistill.images.gate import encode, pixel_id
-from webdistill.images.pool import (
-    PoolRow,
-    iterate_images,
-    load_images,
-    read_ids,
-    square,
-    write_pool,
-)
+from webdistill.images.pool import PoolRow, load_images, square, write_pool
 
 
 def rows(count: int, width: int = 12, height: int = 9) -> list[PoolRow]:
@@ -46,7 +40,6 @@ def test_shards_hold_the_rows_in_order(tmp_path: Path) -> None:
     shards = sorted(folder.glob("*.parquet"))
     assert [p.name for p in shards] == ["00000.parquet", "00001.parquet", "00002.parquet"]
     assert [pq.read_metadata(p).num_rows for p in shards] == [10, 10, 5]
-    assert read_ids(folder) == [row.id for row in content]
     first = pq.read_table(shards[0]).to_pylist()[0]
     assert first["image"] == {"bytes": content[0].image, "path": f"{content[0].id}.webp"}
     assert (first["width"], first["height"], first["query"], first["caption"]) == (
@@ -124,13 +117,6 @@ def test_a_single_file_will_do(tmp_path: Path) -> None:
     assert len(ids) == len(images) == 7
 
 
-def test_iterate_images(tmp_path: Path) -> None:
-    content = rows(25)
-    found = list(iterate_images(pool(tmp_path / "pool", content)))
-    assert [name for name, _ in found] == [row.id for row in content]
-    assert all(pixel_id(image) == name for name, image in found)
-
-
 def test_square_never_leaves_a_gap() -> None:
     for size in ((3, 200), (200, 3), (7, 8), (33, 32), (32, 32)):
         assert square(Image.new("RGB", size), 32).size == (32, 32)
@@ -155,4 +141,15 @@ def test_damage_is_named(tmp_path: Path) -> None:
             load_images(folder, None, 9, workers=1)
     shard.unlink()
     with pytest.raises(UserError, match=r"00001\.parquet is missing"):
-        read_ids(folder)
+        load_images(folder, None, 9, workers=1)
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", PngImagePlugin._MAGIC + b"\0" * 30])
+def test_the_row_that_cannot_be_decoded_is_named(tmp_path: Path, data: bytes) -> None:
+    pictures = [{"bytes": row.image, "path": ""} for row in rows(8)]
+    pictures[5]["bytes"] = data
+    path = tmp_path / "images.parquet"
+    table = pa.table({"id": [str(n) for n in range(8)], "image": pictures})
+    pq.write_table(table, path, row_group_size=3, write_page_checksum=True)
+    with pytest.raises(UserError, match="the image of row 5 cannot be decoded"):
+        load_images(path, ["7", "5"], 9, workers=1)

@@ -41,6 +41,12 @@ def test_a_hang_is_cut_short_like_a_crash() -> None:
     assert asyncio.run(main()) == [None, "lost", None]
 
 
+def test_trusted_work_may_take_its_time() -> None:
+    left = "import signal\nif signal.getitimer(signal.ITIMER_PROF)[0]: raise SystemError"
+    with Workers(1, exec) as workers:
+        assert list(workers.map([[left]])) == [[None]]
+
+
 def test_an_exception_is_a_defect_and_comes_through() -> None:
     with Workers(1, operator.neg) as workers, pytest.raises(TypeError):
         list(workers.map([["text"]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
@@ -21,12 +22,14 @@ from pydantic import ValidationError
 
 import stages.fetch.__main__ as fetch_main
 import stages.search.__main__ as search_main
+from stages.fetch import crawl as crawling
 from stages.fetch.candidates import read_candidates
 from stages.fetch.crawl import CHUNK, Crawl
 from stages.fetch.journal import Journal
-from stages.fetch.outcomes import STATUSES, Outcome
+from stages.fetch.outcomes import STATUSES, Body, Job, Outcome, judge
 from stages.fetch.params import Fetch
-from stages.fetch.sources import read_file
+from stages.fetch.sources import EmbeddedImages, read_file
+from stages.filter.rules import opt_out
 from stages.search.params import Search
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, sha256_file
@@ -130,6 +133,39 @@ def test_every_candidate_ends_in_one_status(tmp_path: Path) -> None:
     assert all(isinstance(value, int) for value in metrics.values())
 
 
+def test_an_opt_out_reaches_every_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("an opted-out URL was requested")
+
+    monkeypatch.setenv("WEBDISTILL_CONTACT", "me@example.org")
+    monkeypatch.setattr("stages.fetch.http.Client.get", never)
+    for name in ("a.png", "copy.png"):
+        (tmp_path / name).write_bytes(picture(1))
+    cases: list[tuple[str, bytes | None, str, str]] = [
+        ("a.png", None, "", "opted_out"),  # flagged by a later row of the same URL
+        ("http://a.example/1", picture(2), "noai", "opted_out"),
+        ("http://a.example/2", None, "noai", "opted_out"),
+        ("http://a.example/3", b"junk", "noai", "opted_out"),
+        ("missing.png", None, "noai", "opted_out"),
+        ("copy.png", None, "", "ok"),
+        ("http://a.example/4", picture(2), "", "ok"),
+        ("http://a.example/5", picture(3), "", "ok"),
+        ("a.png", None, "noai", ""),
+    ]
+    columns = zip(*cases, strict=True)
+    save_list(tmp_path, **dict(zip(("url", "image", "opt_out"), map(list, columns), strict=False)))
+    run(tmp_path, "web.parquet")
+    rows = ledger(tmp_path)
+    assert [row["status"] for row in rows] == [case[3] for case in cases[:-1]]
+    ids = [str(row["id"]) for row in rows]
+    assert ids[:5] == [ids[5], ids[6], "", "", ""]
+    assert {(row["sha256"], row["bytes"]) for row in rows[:5]} == {("", 0)}
+    stored = [str(row["id"]) for row in pool(tmp_path)]
+    assert stored == ids[5:]
+    refused = {str(row["id"]) for row in rows if row["opt_out"]} - {""}
+    assert opt_out(stored, refused).drop.tolist() == [True, True, False]
+
+
 def test_same_bytes_whatever_the_processes(tmp_path: Path) -> None:
     digests = []
     for threads in (1, 2):
@@ -210,7 +246,56 @@ def test_a_changed_local_file_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(picture(2))
     stage = run(tmp_path, "web.csv")
     assert [row["status"] for row in ledger(tmp_path)] == ["ok", "ok"]
-    assert not list((stage.work / "chunks").iterdir()), "nothing local is kept twice"
+    for folder in (stage.work / "chunks", stage.scratch()):
+        assert not list(folder.iterdir()), "nothing local is kept twice"
+
+
+def test_what_may_be_kept_and_how_long(tmp_path: Path) -> None:
+    save_list(tmp_path, image=[picture(1)])
+    run(tmp_path, "web.parquet")
+    candidates = read_candidates(tmp_path / "search" / "candidates.parquet", Path)
+
+    def kept(**changes: object) -> set[str]:
+        local, downloads = tmp_path / "local", tmp_path / "downloads"
+        crawl = Crawl(candidates, Fetch(**{**SETTINGS, **changes}), downloads, local, 1)
+        assert sum(crawl.run()) == 1
+        assert not list(downloads.iterdir()), "it would outlive a change of code"
+        return {path.name for path in local.iterdir()}
+
+    assert len(kept()) == len(kept(timeout=6.0, retries=1, shard_size=11)) == 1
+    assert len(kept(store_size=8)) == 2
+
+
+def test_few_bytes_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = judged = most = 0
+
+    def reading(_: object, row: int, max_bytes: int) -> Body:
+        nonlocal read, most
+        read += 1
+        most = max(most, read - judged)
+        return Body("ok", b"x" * 100)
+
+    async def apply(_: object, jobs: list[Job]) -> list[Outcome]:
+        nonlocal judged
+        await asyncio.sleep(0)
+        judged += len(jobs)
+        return [Outcome("ok", "id", image=b"x") for _ in jobs]
+
+    save_list(tmp_path, image=[b"x"] * 600)
+    monkeypatch.setattr(EmbeddedImages, "read", reading)
+    monkeypatch.setattr(crawling.Workers, "apply", apply)
+    monkeypatch.setattr(crawling, "BATCH_BYTES", 500)
+    run(tmp_path, "web.parquet")
+    assert read == judged == 600
+    assert most <= 5 * (2 + 1), "two batches judged, one being read"
+
+
+def test_out_of_memory_costs_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", fail)
+    assert judge(Job(Body("ok", picture(1)), 10_000, 64)).status == "decoder_crash"
 
 
 PROGRAM = """
@@ -222,7 +307,7 @@ from stages.fetch.params import Fetch
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     crawl = Crawl(read_candidates(folder / "search" / "candidates.parquet", Path),
-                  Fetch(**{settings}), folder / "chunks", 1)
+                  Fetch(**{settings}), folder / "kept", folder / "chunks", 1)
     for _ in crawl.run():
         pass
 """
@@ -253,7 +338,8 @@ def test_killed_and_run_again_equals_one_run(tmp_path: Path) -> None:
         "finished work is not redone"
     )
     candidates = read_candidates(tmp_path / "search" / "candidates.parquet", Path)
-    assert sum(Crawl(candidates, Fetch(**SETTINGS), tmp_path / "once", 2).run()) == count
+    crawl = Crawl(candidates, Fetch(**SETTINGS), tmp_path / "kept", tmp_path / "once", 2)
+    assert sum(crawl.run()) == count
     assert {p.name: sha256_file(p) for p in (tmp_path / "once").iterdir()} == resumed
     assert len(resumed) == 3
 

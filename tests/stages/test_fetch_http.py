@@ -74,13 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.requests[path] += 1
             server.agents.add(self.headers.get("User-Agent", ""))
-            server.busy += 1
-            server.most_busy = max(server.most_busy, server.busy)
-        try:
-            self.behave(path.strip("/").split("/"), server)
-        finally:
-            with server.lock:
-                server.busy -= 1
+        self.behave(path.strip("/").split("/"), server)
 
     def behave(self, words: list[str], server: Server) -> None:
         match words:
@@ -91,6 +85,9 @@ class Handler(BaseHTTPRequestHandler):
             case ["flaky", failures]:
                 failing = server.requests[self.path] <= int(failures)
                 self.answer(503 if failing else 200, server.image)
+            case ["sick"]:
+                time.sleep(1.5 if server.requests[self.path] > 1 else 0)
+                self.answer(503)
             case ["hops", count]:
                 self.answer(302, Location=f"/hops/{int(count) - 1}" if int(count) else "/ok")
             case ["to", *rest]:
@@ -98,7 +95,12 @@ class Handler(BaseHTTPRequestHandler):
             case ["nowhere"]:
                 self.answer(302)
             case ["pause", seconds]:
+                with server.lock:
+                    server.busy += 1
+                    server.most_busy = max(server.most_busy, server.busy)
                 time.sleep(float(seconds))
+                with server.lock:  # before the answer, which lets the client go on
+                    server.busy -= 1
                 self.answer(200, server.image)
             case ["drip"]:
                 self.send_response(200)
@@ -164,13 +166,17 @@ def get(
     retries: int = 0,
     patch: Callable[[Client], None] | None = None,
 ) -> list[Body]:
+    async def body(client: Client, url: str) -> Body:
+        async with client.get(url) as found:
+            return found
+
     async def main() -> list[Body]:
         client = Client(CONTACT, timeout, retries, CAP)
         if patch is not None:
             patch(client)
         await client.open()
         try:
-            return list(await asyncio.gather(*map(client.get, urls)))
+            return list(await asyncio.gather(*(body(client, url) for url in urls)))
         finally:
             await client.close()
 
@@ -276,10 +282,45 @@ def test_only_what_may_pass_is_retried(server: Server, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("loopback")
 def test_few_at_a_time_per_host(server: Server) -> None:
-    assert {s for s, _ in statuses(server, *["/pause/0.05"] * 12, timeout=0.5)} == {"ok"}, (
-        "waiting is no delay"
-    )
+    found = statuses(server, *["/pause/0.2"] * 24, timeout=0.6)
+    assert {status for status, _ in found} == {"ok"}, "waiting for a slot is no delay"
     assert server.most_busy <= PER_HOST
+
+
+@pytest.mark.usefixtures("loopback")
+def test_a_slot_is_taken_until_the_body_is_done_with(server: Server) -> None:
+    async def main() -> None:
+        client = Client(CONTACT, 2.0, 0, CAP)
+        client._slots = asyncio.Semaphore(1)
+        await client.open()
+        async with client.get(server.url + "/ok/1") as body:
+            assert body.status == "ok"
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2), client.get(server.url + "/ok/2"):
+                    raise AssertionError("two bodies at once")
+        await client.close()
+
+    asyncio.run(main())
+    assert server.requests["/ok/2"] == 0
+
+
+@pytest.mark.usefixtures("loopback")
+def test_the_last_cause_is_told(server: Server) -> None:
+    assert statuses(server, "/sick", timeout=1.0, retries=1) == [("http_error", 503)]
+    assert server.requests["/sick"] == 2
+
+
+def test_slow_names_do_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(40)
+
+    def look_up(*_: object, **__: object) -> None:
+        together.wait(5)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    found = get(*(f"http://{n}.example.org/" for n in range(40)), timeout=10.0)
+    assert {body.status for body in found} == {"dns_error"}
+    assert not together.broken
 
 
 SPELLINGS = [
@@ -396,7 +437,8 @@ def crawl(folder: Path, urls: list[str]) -> Crawl:
     params = Fetch(
         store_size=64, max_pixels=10**6, max_bytes=CAP, timeout=5.0, retries=0, shard_size=10
     )
-    return Crawl(read_candidates(folder / "candidates.parquet", Path), params, folder / "chunks", 1)
+    candidates = read_candidates(folder / "candidates.parquet", Path)
+    return Crawl(candidates, params, folder / "chunks", folder / "local", 1)
 
 
 @pytest.mark.usefixtures("loopback")

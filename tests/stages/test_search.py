@@ -91,6 +91,29 @@ def test_the_first_of_equal_urls_wins(tmp_path: Path) -> None:
     assert found.counts["duplicate_urls"] == 1
 
 
+def test_an_opt_out_counts_for_every_row_of_its_url(tmp_path: Path) -> None:
+    lines = [
+        "x.jpg,",
+        "http://A.example/x#1,",
+        ",",
+        "x.jpg,noai",
+        "http://a.example/x,tdm",
+        ",noai",
+    ]
+    path = write(tmp_path / "a.csv", "url,opt_out\n" + "\n".join(lines))
+    assert column(find_candidates(path, {}, CLASSES), "opt_out") == ["noai", "tdm"]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [b"x", b"y"], "opt_out": ["", "noai"]}), path)
+    assert column(find_candidates(path, {}, CLASSES), "opt_out") == ["", "noai"]
+
+
+def test_no_user_info_is_kept(tmp_path: Path) -> None:
+    line = "http://me:pw@a.example/x," * 3
+    path = write(tmp_path / "a.csv", f"url,landing_page,licence_url\n{line[:-1]}\n")
+    row = find_candidates(path, {}, CLASSES).table.to_pylist()[0]
+    assert {row[name] for name in ("url", "landing_page", "licence_url")} == {"http://a.example/x"}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -104,6 +127,11 @@ def test_the_first_of_equal_urls_wins(tmp_path: Path) -> None:
         ("ftp://user:pw@example.com/a", "ftp://example.com/a"),
         ("http://user:pw@example.com:port/a", "http://example.com:port/a"),
         ("http://a.example/\r\nHost: b", "http://a.example/\r\nHost: b"),
+        ("http://me:p w@host/", "http://host/"),
+        ("http://me:p\\w@host/", "http://host/"),
+        ("//me:pw@host/a", "//host/a"),
+        ("http://host/a@b?c=d@e", "http://host/a@b?c=d@e"),
+        ("photos//cat@2x.jpg", "photos//cat@2x.jpg"),
         ("photos/Cat 1.JPG", "photos/Cat 1.JPG"),
         ("../up.png", "../up.png"),
         ("C:pic.png", "C:pic.png"),

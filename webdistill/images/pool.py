@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
     ]
 )
 SERIAL_BELOW = 32 << 20  # bytes of shards; less is decoded about as fast as processes start
-BATCH = 256  # images handed to a process, and rows turned into Arrow arrays, at a time
+BATCH = 256  # rows turned into Arrow arrays at a time
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,6 @@ def write_pool(rows: Iterable[PoolRow], folder: Path, shard_size: int) -> int:
         write_table(table, folder / f"{count // shard_size:05d}.parquet", _features())
         count += table.num_rows
     return count
-
-
-def read_ids(pool: Path) -> list[str]:
-    """All ids in pool order. Raises UserError naming a damaged shard."""
-    return [i for shard in shards(pool) for i in read_table(shard, ["id"]).column("id").to_pylist()]
-
-
-def iterate_images(pool: Path) -> Iterator[tuple[str, Image.Image]]:
-    """(id, RGB picture at stored size) in pool order, one row group in memory at a time."""
-    for shard in shards(pool):
-        with pq.ParquetFile(shard, page_checksum_verification=True) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=["id", "image"])
-                files = table.column("image").combine_chunks().field("bytes")
-                for name, data in zip(table.column("id").to_pylist(), files, strict=True):
-                    yield name, decode(data.as_py())
 
 
 def load_images(
@@ -115,10 +99,11 @@ def square(image: Image.Image, size: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Job:
-    """Rows `rows` of one row group, which go to places `targets` of the array."""
+    """Rows `rows` of one row group, which go to places `targets` of the array; `first`: its first row in the file."""
 
     file: Path
     group: int
+    first: int
     rows: tuple[int, ...]
     targets: tuple[int, ...]
     size: int
@@ -152,13 +137,12 @@ def _plan(
             heights = [
                 parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)
             ]
+        opening = start
         for group, height in enumerate(heights):
-            rows = [row for row in range(height) if places[start + row] >= 0]
-            for at in range(0, len(rows), BATCH):
-                part = tuple(rows[at : at + BATCH])
-                jobs.append(
-                    _Job(file, group, part, tuple(places[start + row] for row in part), size)
-                )
+            rows = tuple(row for row in range(height) if places[start + row] >= 0)
+            targets = tuple(places[start + row] for row in rows)
+            if rows:
+                jobs.append(_Job(file, group, start - opening, rows, targets, size))
             start += height
     return names, jobs
 
@@ -176,8 +160,8 @@ def _load(job: _Job) -> np.ndarray:
     for at, data in enumerate(column):
         try:
             out[at] = np.asarray(square(decode(data.as_py() or b""), job.size))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            row = job.rows[at] + job.group * 1000
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            row = job.first + job.rows[at]
             raise UserError(
                 f"{job.file}: the image of row {row} cannot be decoded: {error}"
             ) from None

@@ -39,6 +39,7 @@ class Workers(Generic[Item, Result]):
         self._count = count
         self._function = function
         self._crashed = crashed
+        self._seconds = CPU_SECONDS if crashed else 0.0  # trusted input may take its time
         self._executor: ProcessPoolExecutor | None = None
         self._alone = asyncio.Lock()
 
@@ -53,7 +54,9 @@ class Workers(Generic[Item, Result]):
         """Results in the order of `items`, which travel to one process together."""
         executor = self._running()
         try:
-            return await asyncio.wrap_future(executor.submit(_apply, self._function, items))
+            return await asyncio.wrap_future(
+                executor.submit(_apply, self._function, items, self._seconds)
+            )
         except BrokenProcessPool:
             if self._crashed is None:
                 raise
@@ -68,7 +71,7 @@ class Workers(Generic[Item, Result]):
         """
         waiting: list[Future[list[Result]]] = []
         for batch in batches:
-            waiting.append(self._running().submit(_apply, self._function, batch))
+            waiting.append(self._running().submit(_apply, self._function, batch, self._seconds))
             if len(waiting) >= 2 * self._count:
                 yield waiting.pop(0).result()
         for future in waiting:
@@ -82,7 +85,7 @@ class Workers(Generic[Item, Result]):
         for item in items:
             try:
                 results += await asyncio.wrap_future(
-                    executor.submit(_apply, self._function, [item])
+                    executor.submit(_apply, self._function, [item], self._seconds)
                 )
             except BrokenProcessPool:
                 executor.shutdown()
@@ -123,11 +126,13 @@ def _leave_after(sentinel: int) -> None:
     os._exit(1)
 
 
-def _apply(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def _apply(
+    function: Callable[[Item], Result], items: Sequence[Item], seconds: float
+) -> list[Result]:
     results = []
     try:
         for item in items:
-            signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # 0: no limit
             results.append(function(item))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
