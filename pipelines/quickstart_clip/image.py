@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import random
 import sys
 import time
@@ -226,6 +227,7 @@ def main() -> None:
         weight = start.classifier.weight - start.classifier.weight.mean(0)
         gram = text.T @ text + settings["ridge"] * torch.eye(params["embed_dim"])
         model.visual.head.proj.weight.copy_(torch.linalg.solve(gram, text.T @ weight))
+        model.logit_scale.fill_(math.log(settings["scale"]))
     model = model.to(memory_format=torch.channels_last)
     watch = Watch("train", 1000)
     print(f"closed-form start: {watch(model, tokenizer, size):.3f}", file=sys.stderr, flush=True)

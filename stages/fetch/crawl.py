@@ -135,9 +135,7 @@ class _Chunks:
             near, far = await asyncio.gather(reading, loading)
             outcomes |= dict(zip(local, near, strict=True)) | dict(zip(remote, far, strict=True))
             for n in places:
-                if part[
-                    n
-                ].opt_out:  # of what is at hand the id stays: filter looks for other copies
+                if part[n].opt_out:  # the id, where known, lets filter find other copies
                     outcomes[n] = Outcome("opted_out", outcomes[n].id if n in outcomes else "")
             journal.save(key, [outcomes[n] for n in range(len(part))])
         return len(part)

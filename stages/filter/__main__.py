@@ -62,7 +62,8 @@ def main(stage: Stage) -> None:
         write_table(pa.table({"id": pa.array(kept, pa.string())}), path)
     with stage.output("dropped.parquet") as path:
         write_table(rules.dropped_table(ids, decision), path)
-    for label, where in (("kept", decision.kept), ("dropped", ~decision.kept)):
+    # Opted-out images are shown to nobody.
+    for label, where in (("kept", decision.kept), ("dropped", ~decision.kept & ~verdicts[0].drop)):
         places = np.flatnonzero(where)
         shown = places[:: max(len(places) // SHOWN, 1)][:SHOWN]
         stage.picture(f"{label}.png", contact_sheet(thumbnails[shown], columns=20))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_manifest
@@ -67,8 +70,6 @@ def test_an_exact_multiple_makes_no_empty_shard(tmp_path: Path) -> None:
 
 
 def by_hand(row: PoolRow, size: int, height: int = 9, width: int = 12) -> np.ndarray:
-    import io
-
     image = Image.open(io.BytesIO(row.image)).convert("RGB")
     factor = size / min(height, width)
     image = image.resize((round(width * factor), round(height * factor)), Image.Resampling.BICUBIC)
@@ -144,7 +145,19 @@ def test_damage_is_named(tmp_path: Path) -> None:
         load_images(folder, None, 9, workers=1)
 
 
-@pytest.mark.parametrize("data", [b"", b"junk", PngImagePlugin._MAGIC + b"\0" * 30])
+def broken_png() -> bytes:
+    """Pillow raises SyntaxError: what follows half of the pixels is no chunk."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    data = file.getvalue()
+    half = data.index(b"IDAT") + 4 + 500
+    body = data[half - 504 : half]
+    end = struct.pack(">I", zlib.crc32(body)) + struct.pack(">I", 4) + b"\0\1\2\3" + b"\0" * 20
+    return data[: half - 508] + struct.pack(">I", 500) + body + end
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", broken_png()])
 def test_the_row_that_cannot_be_decoded_is_named(tmp_path: Path, data: bytes) -> None:
     pictures = [{"bytes": row.image, "path": ""} for row in rows(8)]
     pictures[5]["bytes"] = data

@@ -27,7 +27,8 @@ CPU_SECONDS = 20.0  # for one item; a picture at the default pixel cap takes abo
 class Workers(Generic[Item, Result]):
     """`count` processes that apply `function` (importable by name) to items; a context manager.
 
-    `crashed(item)` stands in for the result of an item that took its process down; without it that is an error.
+    `crashed(item)` stands in for the result of an item that took its process down; without it that is an error,
+    and no item is stopped for the time it takes.
     """
 
     def __init__(
