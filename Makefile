@@ -7,7 +7,6 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 PIP_ARGS ?=
-PORT ?= 5000
 VENV := .venv
 STAMP := $(VENV)/.stamp
 PY := $(VENV)/bin/python
@@ -42,16 +41,8 @@ repro: env  ## run the whole pipeline, then say what to open
 	$(PY) -m dvc repro
 	echo
 	$(PY) -m webdistill.core.flush --wait 60 || true
-	$(PY) -m dvc metrics show
-	echo
-	echo "Report:       $(CURDIR)/data/report/report.html"
-	echo "Metrics:      dvc metrics show       (first: source $(VENV)/bin/activate)"
-	if [ -n "$${MLFLOW_TRACKING_URI:-}" ]; then
-		echo "MLflow:       the server named by MLFLOW_TRACKING_URI"
-	else
-		echo "MLflow:       MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --port $(PORT) \\"
-		echo "                  --backend-store-uri 'sqlite:///$(CURDIR)/mlflow.db'"
-	fi
+	$(PY) -m webdistill results
+	echo "(first: source $(VENV)/bin/activate)"
 
 test: env  ## run the tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
