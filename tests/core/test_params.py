@@ -52,7 +52,7 @@ def test_the_committed_file_is_valid() -> None:
             "warmup_epochs = 1000 is more than epochs = ",
         ),
         (
-            "batch_size: 128",
+            "batch_size: 64",
             "batch_size: 60000",
             "distill.batch_size = 60000 is more than select.budget",
         ),
