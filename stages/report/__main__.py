@@ -10,6 +10,7 @@ def main(stage: Stage) -> None:
     from stages.report.card import card
     from stages.report.gather import gather
     from stages.report.page import page
+    from stages.report.sections.truth import truth_figures
 
     evidence = gather(stage)
     text = page(evidence)
@@ -19,6 +20,7 @@ def main(stage: Stage) -> None:
     with stage.output("card.md") as path:
         path.write_text(card(evidence), encoding="utf-8")
     stage.metrics({"pictures": text.count('src="data:image/'), "bytes": len(text.encode("utf-8"))})
+    stage.metrics(truth_figures(evidence))
     stage.log(f"{len(text) / 2**20:.1f} MiB; open data/report/report.html in a browser")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stages.report.evidence import Collected, Evidence
 from stages.report.html import EMPTY, Child, Html, section, table, tag
+from stages.report.sections.separation import OTHERS, separation
 from stages.report.wording import count, ratio
 
 BANNER = (
@@ -177,6 +179,8 @@ def planted_truth(evidence: Evidence) -> Html:
         "reached a rule; precision is the share of planted ones among those it flagged.",
         tag("p", BANNER, class_="note"),
         _rules(rows),
+        tag("h3", "how well CLIP tells them apart (AUC)"),
+        _separation(separation(evidence.collected, evidence.truth.to_pylist())),
         tag("h3", "what became of each kind"),
         _outcomes("kind", rows, lambda fate: fate.kind),
         tag("h3", "photographs altered on purpose, by alteration") if shifts else EMPTY,
@@ -198,6 +202,32 @@ def _rules(rows: Sequence[Fate]) -> Html:
         for item in verdicts(rows)
     ]
     return table(["rule", "caught", "recall", "precision", "false alarms"], body, {1, 2, 3, 4})
+
+
+def _separation(found: Mapping[str, float]) -> Html:
+    body: list[list[Child]] = [
+        [
+            f"right keyword against {other.replace('_', ' ')}",
+            f"{found[f'auc_score_{other}']:.3f}",
+            f"{found[f'auc_margin_{other}']:.3f}",
+        ]
+        for other in OTHERS
+        if f"auc_score_{other}" in found
+    ]
+    return table(["", "by score", "by margin"], body, {1, 2})
+
+
+def truth_figures(evidence: Evidence) -> dict[str, float]:
+    """Recall and false alarms of every rule, and CLIP's AUC; empty without planted truth."""
+    if evidence.truth is None:
+        return {}
+    truth = evidence.truth.to_pylist()
+    out = separation(evidence.collected, truth)
+    for item in verdicts(fates(evidence.collected, truth)):
+        name = "_".join(re.findall(r"[a-z]+", item.rule.lower()))
+        out[f"recall/{name}"] = round(item.caught / max(item.planted, 1), 4)
+        out[f"false_alarms/{name}"] = round(item.false_alarms / max(item.harmless, 1), 4)
+    return out
 
 
 def _outcomes(title: str, rows: Sequence[Fate], group: Callable[[Fate], str]) -> Html:
