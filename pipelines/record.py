@@ -66,7 +66,8 @@ def main() -> None:
     for stage in STAGES:
         shutil.copyfile(Path("data") / stage / "metrics.json", folder / "metrics" / f"{stage}.json")
     for path in (Path("params.yaml"), Path("dvc.lock"), *arguments.files):
-        shutil.copyfile(path, folder / path.name)
+        taken = path.parent != Path() and path.name in ("params.yaml", "dvc.lock")
+        shutil.copyfile(path, folder / (f"{path.parent.name}.{path.name}" if taken else path.name))
     measured = {
         name: float(value) for name, _, value in (m.partition("=") for m in arguments.measured)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -47,6 +48,20 @@ def test_commands_name_things_that_exist(page: Path) -> None:
             assert shown.returncode == 0, command
         else:
             assert words[0] in ("python3", ".", "pip", "mlflow", "cat"), command
+
+
+def test_no_placeholder_is_left() -> None:
+    assert not [page for page in PAGES if "@@" in page.read_text()]
+
+
+def test_every_record_of_the_readme_has_command_and_hardware() -> None:
+    named = set(re.findall(r"\]\((records/[^)]+)\)", (ROOT / "README.md").read_text()))
+    assert named
+    for folder in named:
+        found = json.loads((ROOT / folder / "record.json").read_text())
+        assert found["claim"], folder
+        assert found["command"], folder
+        assert found["hardware"]["processor"], folder
 
 
 def test_the_readme_runs_the_two_commands() -> None:
