@@ -13,6 +13,7 @@ def main(stage: Stage) -> None:
     from stages.evaluate.forward import as_input, logits
     from webdistill.core.errors import UserError
     from webdistill.core.files import write_table
+    from webdistill.images.sheet import contact_sheet
     from webdistill.models.checkpoint import load_network
     from webdistill.models.cifar import multiply_adds, parameters
 
@@ -59,6 +60,7 @@ def main(stage: Stage) -> None:
     with stage.output("calibration.csv") as path:
         results.write_calibration(outcome, settings.calibration_bins, path)
 
+    stage.picture("mistakes.png", contact_sheet(test.images[results.mistakes(outcome)[:100]], 20))
     figures = results.figures(outcome, settings.calibration_bins)
     own, other = parameters(student.net), parameters(teacher.net)
     figures |= {

@@ -56,6 +56,13 @@ def figures(outcome: Outcome, bins: int) -> dict[str, float]:
     return {key: round(value, DIGITS) for key, value in found.items()}
 
 
+def mistakes(outcome: Outcome) -> NDArray[np.int64]:
+    """Places of the wrongly classified images, the surest mistake first."""
+    sure = np.exp(measures.log_softmax(outcome.student)).max(1)
+    wrong = np.flatnonzero(outcome.student.argmax(1) != outcome.labels)
+    return wrong[np.argsort(-sure[wrong], kind="stable")]
+
+
 def predictions(outcome: Outcome) -> pa.Table:
     """One row per test image, in file order; `confidence` is the student's softmax maximum."""
     confidence = np.exp(measures.log_softmax(outcome.student)).max(axis=1)

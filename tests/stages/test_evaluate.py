@@ -218,6 +218,10 @@ class _Stage:
         folder.mkdir(exist_ok=True)
         return contextlib.nullcontext(folder / name)
 
+    def picture(self, name: str, data: bytes) -> None:
+        assert name == "mistakes.png"
+        assert data.startswith(b"\x89PNG")
+
     def metrics(self, values: dict[str, float]) -> None:
         self.found.update(values)
 
@@ -292,3 +296,9 @@ def test_a_class_list_that_differs_is_refused(stage: _Stage) -> None:
     stage.task.classes = CLASSES[::-1]  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"task\.classes in params\.yaml and the classes of"):
         main(stage)  # type: ignore[arg-type]
+
+
+def test_mistakes_come_surest_first() -> None:
+    logits = np.array([[5, 0], [0, 9], [1, 0], [0, 2]], np.float32)
+    outcome = results.Outcome(list("abcd"), np.array([1, 0, 0, 0]), logits, logits)
+    assert results.mistakes(outcome).tolist() == [1, 0, 3]
