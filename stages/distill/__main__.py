@@ -4,7 +4,8 @@ from webdistill.core.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    from stages.distill.training import export, prepare, train
+    from stages.distill.export import export
+    from stages.distill.training import prepare, train
 
     prepared = prepare(
         stage,

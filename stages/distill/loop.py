@@ -1,4 +1,4 @@
-"""The training loop: views, teacher answers, steps, resume. Needs torch and numpy only."""
+"""The training loop: choices, views, teacher answers, steps, resume. Needs torch and numpy only."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from stages.distill.methods import Batch, Method
+from stages.distill.answers import Answers
+from stages.distill.history import History, Row
+from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.params import Distill
 from webdistill.core.errors import UserError
 from webdistill.core.files import replace
@@ -19,7 +23,7 @@ from webdistill.images.views import Views
 from webdistill.models.cifar import Classifier
 from webdistill.models.precision import low_precision
 
-Row = dict[str, float]
+PLAIN_BATCH = 512  # images per forward pass when the whole pool is looked at
 
 
 @dataclass
@@ -33,65 +37,85 @@ class Run:
     method: Method
     weight: Tensor  # [N] selection weights
     ids: Sequence[str]  # [N] for error messages
-    bank: dict[int, Tensor] = field(
-        default_factory=dict
-    )  # view number -> teacher logits [N, K] float32
+    classes: tuple[str, ...]
     rows: list[Row] = field(default_factory=list)  # the curve so far, one row per finished epoch
 
     def __post_init__(self) -> None:
         self.count = len(self.ids)
         self.device = self.views.pool.device
         self.low_precision = low_precision(self.settings.precision, self.device)
-        self.steps_per_epoch = self.count // self.settings.batch_size
-        if self.steps_per_epoch < 1:
+        if self.settings.batch_size > self.count:
             raise UserError(
                 f"distill.batch_size = {self.settings.batch_size} is larger than the selection "
                 f"({self.count} images); lower it or select more images"
             )
-        self.optimiser = _optimiser(self.method, self.settings)
+        self.steps_per_epoch = (
+            self.settings.steps_per_epoch or self.count // self.settings.batch_size
+        )
+        self.optimisers = _optimisers(self.method, self.settings)
+        self._bases = [group["lr"] for each in self.optimisers for group in each.param_groups]
+        self.answers = Answers(
+            self._teacher, self.views, self.settings.views, self.method.needs_maps
+        )
+        self.history = History(self.classes, self.count)
+        self.passes = 0  # begun passes over the kept images
+        self.empty_choices = 0  # choices that kept nothing and were passed over
+        self.pool = Pool(
+            lambda: self.look(self.teacher), lambda: self.look(self.method.student())[0]
+        )
 
     # -- one epoch -----------------------------------------------------------------------------------------
     def epoch(self, number: int) -> Iterator[int]:
-        """Train epoch `number` (from 0), yielding the images of every step; appends its row to the curve."""
-        view = number % self.settings.views if self.settings.views else number
-        known = self.bank.get(view)
-        answers = known if known is not None else self._empty_answers()
-        generator = torch.Generator().manual_seed(self.seed * 7_919 + number)
-        order = torch.randperm(self.count, generator=generator).to(self.device)
-        self.method.trained().train()
-        size = self.settings.batch_size
+        """Train epoch `number` (from 0), yielding the images of every step; appends its row to the curve.
+
+        Every epoch has `steps_per_epoch` steps, whatever the method keeps: kept images are gone through again, in new
+        views, until the steps are done.
+        """
+        self._choose(number)
+        rng = np.random.default_rng([self.seed, number])
+        self.method.train()
         sums = {"loss": 0.0, "agreement": 0.0}
-        for step in range(self.steps_per_epoch):
-            rows = order[step * size : (step + 1) * size]
-            self._set_rate(number * self.steps_per_epoch + step)
+        for step, (view, rows) in enumerate(self._batches(rng)):
+            self._set_rates(number * self.steps_per_epoch + step)
             images = self.views(view, rows)
-            missing = known is None or bool(answers[rows].isnan().any())
-            if missing:
-                answers[rows] = self._teacher_logits(images)
-            sums_step = self._step(Batch(images, answers[rows], self.weight[rows]), rows)
-            for key, value in sums_step.items():
+            known = self.answers(view, rows, images)
+            batch = Batch(images, known.logits, known.maps, self.weight[rows], rows, rng)
+            for key, value in self._step(batch).items():
                 sums[key] = sums.get(key, 0.0) + value
             if step + 1 < self.steps_per_epoch:
-                yield size
-        if self.settings.views:
-            self.bank[view] = answers
+                yield len(rows)
         self.rows.append(
             {"epoch": number + 1.0} | {k: v / self.steps_per_epoch for k, v in sums.items()}
         )
-        yield size
+        yield self.settings.batch_size
 
-    def _step(self, batch: Batch, rows: Tensor) -> dict[str, float]:
+    def _batches(self, rng: np.random.Generator) -> Iterator[tuple[int, Tensor]]:
+        """-> (view, rows [B]) of every step of an epoch; a batch may span two passes and then has the later view."""
+        kept = self.kept.cpu().numpy()
+        size, waiting = self.settings.batch_size, np.empty(0, np.int64)
+        for _ in range(self.steps_per_epoch):
+            while len(waiting) < size:
+                waiting = np.concatenate([waiting, rng.permutation(kept)])
+                self.passes += 1
+            rows, waiting = waiting[:size], waiting[size:]
+            number = self.passes - 1
+            view = number % self.settings.views if self.settings.views else number
+            yield view, torch.from_numpy(rows).to(self.device)
+
+    def _step(self, batch: Batch) -> dict[str, float]:
         with self._autocast():
             losses, logits = self.method.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
-            names = [self.ids[i] for i in rows[:8].tolist()]
+            names = [self.ids[i] for i in batch.rows[:8].tolist()]
             raise UserError(
                 f"the loss is not finite; lower distill.lr. The batch begins with images {names}"
             )
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
         total.backward()
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         same = (logits.argmax(1) == batch.teacher_logits.argmax(1)).float().mean()
         return {"loss": float(total.detach()), "agreement": float(same)} | (
             {name: float(value.detach()) for name, value in losses.items()}
@@ -99,34 +123,74 @@ class Run:
             else {}
         )
 
-    def _empty_answers(self) -> Tensor:
-        return torch.full((self.count, self.teacher.fc.out_features), math.nan, device=self.device)
+    # -- choice of images ----------------------------------------------------------------------------------
+    @property
+    def kept(self) -> Tensor:
+        """Places of the images that are trained on now, [n] int64."""
+        if not self.history.kept:
+            return torch.arange(self.count)
+        return self.history.kept[-1].nonzero()[:, 0]
+
+    def _choose(self, number: int) -> None:
+        choice: Choice | None = self.method.select(self.pool, number, self.settings.epochs)
+        if choice is None:
+            return
+        if bool(choice.keep.any()):
+            self.history.add(number, choice)
+        elif self.history.kept:
+            self.empty_choices += 1  # the images of before stay; the stage says so at the end
+        else:
+            raise UserError(
+                f"distill.method = {self.settings.method} kept none of {self.count} images; "
+                "give it more images or switch its selection off"
+            )
 
     @torch.no_grad()
-    def _teacher_logits(self, images: Tensor) -> Tensor:
+    def look(self, net: Classifier) -> tuple[Tensor, Tensor]:
+        """All images in the plain view -> logits [N, K] and pooled features [N, C], float32; `net` in eval mode."""
+        was_training = net.training
+        net.eval()
+        logits, features = [], []
+        for rows in torch.arange(self.count, device=self.device).split(PLAIN_BATCH):
+            with self._autocast():
+                maps = net.features(self.views.plain(rows))
+                pooled = net.pool(maps)
+                logits.append(net.fc(net.neck(pooled)).float())
+            features.append(pooled.float())
+        net.train(was_training)
+        return torch.cat(logits), torch.cat(features)
+
+    # -- teacher, precision, rates ---------------------------------------------------------------------------
+    @torch.no_grad()
+    def _teacher(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            return self.teacher(images).float()
+            maps = self.teacher.features(images)
+            return self.teacher.classify(maps).float(), maps
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision)
 
-    def _set_rate(self, step: int) -> None:
-        rate = self.settings.lr * rate_factor(
+    def _set_rates(self, step: int) -> None:
+        factor = rate_factor(
             step,
             self.settings.epochs * self.steps_per_epoch,
             round(self.settings.warmup_epochs * self.steps_per_epoch),
+            self.settings.decay,
         )
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        groups = chain.from_iterable(each.param_groups for each in self.optimisers)
+        for base, group in zip(self._bases, groups, strict=True):
+            group["lr"] = base * factor
 
     # -- resume --------------------------------------------------------------------------------------------
     def save(self, path: Path) -> None:
-        """Everything the next epoch depends on. Randomness needs no state: it is drawn anew per epoch."""
+        """Everything the next epoch depends on, but for what is computed again: randomness, the teacher's answers."""
         state = {
-            "method": self.method.trained().state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "bank": self.bank,
+            "method": self.method.state_dict(),
+            "optimisers": [each.state_dict() for each in self.optimisers],
             "rows": self.rows,
+            "history": {"rows": self.history.rows, "kept": self.history.kept},
+            "passes": self.passes,
+            "empty_choices": self.empty_choices,
         }
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
@@ -135,22 +199,34 @@ class Run:
     def restore(self, path: Path) -> int:
         """Continue a saved run. -> number of finished epochs"""
         state = torch.load(path, map_location=self.device, weights_only=True)
-        self.method.trained().load_state_dict(state["method"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.bank, self.rows = state["bank"], state["rows"]
+        self.method.load_state_dict(state["method"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.rows = state["rows"]
+        self.history.rows = state["history"]["rows"]
+        self.history.kept = [each.cpu() for each in state["history"]["kept"]]
+        self.passes, self.empty_choices = state["passes"], state["empty_choices"]
         return len(self.rows)
 
 
-def rate_factor(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up over `warmup` steps, then half a cosine down to 0 at `steps`; in [0, 1]."""
+def rate_factor(step: int, steps: int, warmup: int, decay: str) -> float:
+    """Factor in [0, 1] of the rates: linear warm-up over `warmup` steps, then decay until `steps`.
+
+    `cosine`: half a cosine down to 0. `steps`: times 0.1 after 62.5, 75 and 87.5 % of all steps (KD3, section 4.1).
+    """
     if step < warmup:
         return (step + 1) / warmup
+    if decay == "steps":
+        return 0.1 ** sum(step >= share * steps for share in (0.625, 0.75, 0.875))
     return (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
 
 
-def _optimiser(method: Method, settings: Distill) -> torch.optim.SGD:
-    parameters = [p for p in method.trained().parameters() if p.requires_grad]
-    return torch.optim.SGD(
+def _optimisers(method: Method, settings: Distill) -> list[torch.optim.Optimizer]:
+    """SGD for all that learns, but Adam for what the method asks it for."""
+    groups = method.adam()
+    taken = {id(p) for group in groups for p in group["params"]}
+    parameters = [p for p in method.parameters() if p.requires_grad and id(p) not in taken]
+    sgd = torch.optim.SGD(
         [
             {
                 "params": [p for p in parameters if p.ndim > 1],
@@ -162,3 +238,4 @@ def _optimiser(method: Method, settings: Distill) -> torch.optim.SGD:
         momentum=0.9,
         nesterov=True,
     )
+    return [sgd, torch.optim.Adam(groups)] if groups else [sgd]

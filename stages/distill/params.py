@@ -10,16 +10,91 @@ from webdistill.core.errors import UserError
 from webdistill.core.params import Section
 from webdistill.models.names import Precision, parse
 
+Weighting = Literal["disagreement", "agreement", "none"]
+
+
+class Kd3Settings(Section):
+    """Options of `method: kd3`."""
+
+    selection: Annotated[
+        bool, Field(description="dynamic selection before an epoch; false: the whole selection")
+    ]
+    alpha_tail: Annotated[
+        Literal["drop", "continuous"],
+        Field(description="teacher's share in the selecting logits after half the epochs"),
+    ]
+    reselect_every: Annotated[int, Field(ge=1, description="epochs between selections")]
+    shared_classifier: Annotated[
+        bool, Field(description="student ends in projector + the teacher's classifier")
+    ]
+    weighting: Annotated[
+        Weighting,
+        Field(description="weight images up where student and teacher disagree, or agree"),
+    ]
+    mixdistribution: Annotated[
+        bool, Field(description="contrastive block on views with mixed channel statistics")
+    ]
+    contrast: Annotated[
+        Literal["cross", "student"],
+        Field(description="perturbed student against the teacher, or against the student itself"),
+    ]
+    contrast_weight: Annotated[float, Field(ge=0, description="factor of the contrastive loss")]
+
+
+class DfndSettings(Section):
+    """Options of `method: dfnd`."""
+
+    keep: Annotated[
+        float, Field(gt=0, le=1, description="share of the selection, the most confident overall")
+    ]
+    teacher_accuracy: Annotated[
+        float, Field(gt=0, lt=1, description="diagonal of the noise matrix Q")
+    ]
+
+
+class MosaicSettings(Section):
+    """Options of `method: mosaic`."""
+
+    latent: Annotated[int, Field(ge=1, description="dimensions of the generator's input")]
+    generator_lr: Annotated[
+        float, Field(gt=0, description="Adam's rate for generator and patch discriminator")
+    ]
+    local: Annotated[float, Field(ge=0, description="weight: patches look like the pool's")]
+    align: Annotated[float, Field(ge=0, description="weight: the teacher is sure of a mosaic")]
+    balance: Annotated[float, Field(ge=0, description="weight: mosaics spread over the classes")]
+    adversarial: Annotated[
+        float, Field(ge=0, description="weight: mosaics on which student and teacher differ")
+    ]
+
+
+class OdsdSettings(Section):
+    """Options of `method: odsd`."""
+
+    keep: Annotated[float, Field(gt=0, le=1, description="share of the selection that is sampled")]
+    prototypes: Annotated[int, Field(ge=1, description="k-means prototypes of teacher features")]
+    relation: Annotated[float, Field(ge=0, description="weight of the relational loss")]
+
 
 class Distill(Section):
     """Student, method and schedule."""
 
-    method: Annotated[Literal["kd"], Field(description="distillation method")]
+    method: Annotated[
+        Literal["kd", "dfnd", "simkd", "kd3", "mosaic", "odsd"],
+        Field(description="distillation method; its options are in the section of its name"),
+    ]
     student: Annotated[str, Field(description="architecture name, e.g. resnet8, wrn-16-1")]
     epochs: Annotated[int, Field(ge=1, le=10_000, description="passes over the selected images")]
+    steps_per_epoch: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="optimiser steps of an epoch; null = selected images / batch_size"),
+    ]
     batch_size: Annotated[int, Field(ge=2, le=65_536, description="images per step")]
-    lr: Annotated[
-        float, Field(gt=0, le=10, description="peak learning rate of SGD; cosine decay to 0")
+    lr: Annotated[float, Field(gt=0, le=10, description="peak learning rate of SGD")]
+    decay: Annotated[
+        Literal["cosine", "steps"],
+        Field(
+            description="of the rates: to 0, or times 0.1 after 62.5, 75 and 87.5 % of the steps"
+        ),
     ]
     warmup_epochs: Annotated[float, Field(ge=0, description="linear warm-up, epochs")]
     weight_decay: Annotated[
@@ -51,6 +126,11 @@ class Distill(Section):
     device: Annotated[
         Literal["auto", "cpu", "cuda"], Field(description="auto = cuda where there is one")
     ]
+
+    kd3: Kd3Settings
+    dfnd: DfndSettings
+    mosaic: MosaicSettings
+    odsd: OdsdSettings
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -1,8 +1,7 @@
-"""From the selection to a trained student: loads the inputs, runs the loop, writes student and curve."""
+"""From the selection to a trained student: loads the inputs, runs the loop."""
 
 from __future__ import annotations
 
-import csv
 import pickle
 import time
 from collections.abc import Iterator
@@ -11,20 +10,18 @@ from pathlib import Path
 
 import torch
 
-from stages.distill.loop import Row, Run
+from stages.distill.loop import Run
+from stages.distill.methods import Choice
 from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_table, remove
+from webdistill.core.files import read_table
 from webdistill.core.stage import Stage
 from webdistill.images.pool import load_images
-from webdistill.images.sheet import contact_sheet
 from webdistill.images.views import Views
-from webdistill.models.checkpoint import Network, load_network, save_network
-from webdistill.models.cifar import parameters
+from webdistill.models.checkpoint import Network, load_network
 from webdistill.models.zoo import build
 
-SHOWN_VIEWS = 8  # views per image on the sheet that tracking keeps
 SAVE_EVERY = 15.0  # seconds between saved states; decides nothing but what a kill costs
 
 
@@ -34,6 +31,7 @@ class Prepared:
 
     run: Run
     teacher: Network
+    everything: Choice  # all images of the selection: the choice of methods that make none
     state: Path
 
 
@@ -54,13 +52,12 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
     device = pick_device(settings.device)
     torch.set_num_threads(stage.task.threads)
     torch.manual_seed(stage.task.seed)
-    chosen = read_table(selection, ["id", "weight"])
+    chosen = read_table(selection, ["id", "weight", "teacher_class", "confidence"])
     guide = load_network(teacher)
     ids, images = load_images(
         pool, chosen["id"].to_pylist(), size=stage.task.image_size, workers=stage.task.threads
     )
-    student = build(settings.student, len(stage.task.classes))
-    student = student.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student = build(settings.student, len(stage.task.classes)).to(device)
     guide.net.to(device)
     views = Views(
         torch.from_numpy(images).to(device),
@@ -71,18 +68,26 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
         mixup=settings.mixup,
     )
     weight = torch.tensor(chosen["weight"].to_pylist(), device=device)
+    everything = Choice(
+        keep=torch.ones(len(ids), dtype=torch.bool),
+        pseudo_class=torch.tensor(chosen["teacher_class"].to_pylist()),
+        confidence=torch.tensor(chosen["confidence"].to_pylist()),
+    )
+    method = build_method(settings, student, guide.net, stage.task.image_size)
+    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = Run(
         settings=settings,
         seed=stage.task.seed,
         views=views,
         teacher=guide.net,
-        method=build_method(settings, student),
+        method=method,
         weight=weight / weight.mean(),
         ids=ids,
+        classes=stage.task.classes,
     )
     task = stage.task.model_dump(include={"seed", "threads", "classes", "image_size"})
     place = stage.scratch(task, settings.model_dump(), stage.inputs, str(device), torch.__version__)
-    return Prepared(run, guide, place / "state.pt")
+    return Prepared(run, guide, everything, place / "state.pt")
 
 
 def train(stage: Stage, prepared: Prepared) -> None:
@@ -121,63 +126,3 @@ def _restored(prepared: Prepared) -> int:
 def _steps(run: Run, done: int) -> Iterator[int]:
     for number in range(done, run.settings.epochs):
         yield from run.epoch(number)
-
-
-def export(stage: Stage, prepared: Prepared) -> None:
-    """Student, curve, metrics. The last epoch counts; no test image has been seen."""
-    run, card = prepared.run, prepared.teacher.card
-    student = run.method.student()
-    with stage.output("student") as folder:
-        save_network(
-            folder,
-            student.cpu(),
-            {
-                "name": f"{run.settings.student} from {card.architecture} ({run.settings.method})",
-                "architecture": run.settings.student,
-                "classes": list(card.classes),
-                "image_size": stage.task.image_size,
-                "mean": list(card.mean),
-                "std": list(card.std),
-                "parameters": parameters(student),
-                "trained_on": f"{run.count} selected web images, teacher {card.sha256[:16]}",
-            },
-        )
-    with stage.output("curve.csv") as path:
-        _write_curve(path, run.rows)
-    stage.picture("views.png", _views_sheet(run))
-    for row in run.rows:
-        for name, value in row.items():
-            if name != "epoch":
-                stage.curve(name, value, int(row["epoch"]))
-    last = run.rows[-1]
-    stage.metrics(
-        {
-            "images": run.count,
-            "epochs": run.settings.epochs,
-            "steps": run.settings.epochs * run.steps_per_epoch,
-            "loss": round(last["loss"], 6),
-            "train_agreement": round(last["agreement"], 6),
-            "student_parameters": parameters(student),
-        }
-    )
-    stage.log(
-        f"loss {last['loss']:.4f}, agreement with the teacher on views {last['agreement']:.1%}"
-    )
-    stage.when_published(lambda: remove(prepared.state.parent))
-
-
-def _views_sheet(run: Run) -> bytes:
-    """What the student saw: rows of one image each, its first views side by side."""
-    rows = torch.arange(min(12, run.count), device=run.device)
-    shown = torch.stack([run.views(number, rows) for number in range(SHOWN_VIEWS)], dim=1)
-    pixels = shown.flatten(0, 1) * run.views.std + run.views.mean
-    images = pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-    return contact_sheet(images.cpu().numpy(), columns=SHOWN_VIEWS, zoom=3)
-
-
-def _write_curve(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: int(v) if k == "epoch" else round(v, 6) for k, v in row.items()})

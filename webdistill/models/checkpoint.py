@@ -1,8 +1,12 @@
-"""Teachers and students on disk: a folder with safetensors and a JSON card, never a pickle."""
+"""Teachers and students on disk: a folder with weights and a JSON card. No pickle is ever executed.
+
+Written as safetensors. A state dict that torch.save wrote is read, too, with a reader that knows tensors only.
+"""
 
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +21,21 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, sha256_file, write_json
 from webdistill.core.params import Section
 from webdistill.models.cifar import Classifier
+from webdistill.models.projected import Projected
+from webdistill.models.usercode import refuse_beside
 from webdistill.models.zoo import build
 
 WEIGHTS, CARD = "weights.safetensors", "config.json"
+TORCH_WEIGHTS = ("weights.pt", "weights.pth")  # read when there are no safetensors
+INNER = ("state_dict", "model")  # keys under which training programs put the tensors
 Triple = tuple[float, float, float]
+
+
+class ProjectorCard(Section):
+    """How a student was joined to its teacher's classifier (see webdistill.models.projected)."""
+
+    classifier_of: Annotated[str, Field(description="the teacher's architecture")]
+    side: Annotated[int, Field(ge=1, description="side of the maps that the projector sees")]
 
 
 class Card(Section):
@@ -37,6 +52,7 @@ class Card(Section):
     trained_on: str = ""
     test_accuracy: float | None = None
     licence: str = ""
+    projector: ProjectorCard | None = None
 
 
 @dataclass(frozen=True)
@@ -48,39 +64,66 @@ class Network:
 
 
 def load_network(folder: Path) -> Network:
-    """A teacher or student: a folder with `weights.safetensors` and `config.json` (its card), in eval mode.
+    """A teacher or student: a folder with weights (see `weights_file`) and `config.json` (its card), in eval mode.
 
     Raises UserError when the card lacks a key, the file's hash differs from the card, or names or shapes of the
     tensors do not fit the architecture.
     """
-    path, card_path = folder / WEIGHTS, folder / CARD
-    try:
-        card = Card.model_validate_json(json.dumps(read_json(card_path)))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{card_path}: key '{key}': {first['msg'].lower()}") from None
-    if not path.is_file():
-        raise UserError(f"weights file {path} does not exist")
+    card, path = read_card(folder), weights_file(folder)
     found = sha256_file(path)
     if found != card.sha256:
         raise UserError(
-            f"{path} has sha256 {found[:12]}..., {card_path} says {card.sha256[:12]}...; "
+            f"{path} has sha256 {found[:12]}..., {folder / CARD} says {card.sha256[:12]}...; "
             "restore the file or correct the card"
         )
-    net = build(card.architecture, len(card.classes))
+    net = construct(card, folder)
     load_weights(net, path, card.architecture)
     net.eval().requires_grad_(False)
     return Network(net.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
 
 
-def load_weights(net: Classifier, path: Path, architecture: str) -> None:
-    """Copy a file's tensors (any float type) into the network; every name and shape must fit."""
+def read_card(folder: Path) -> Card:
+    """The folder's `config.json`. Raises UserError naming the key that is wrong."""
+    path = folder / CARD
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no readable safetensors file: {error}") from None
-    own = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
+        return Card.model_validate_json(json.dumps(read_json(path)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: key '{key}': {first['msg'].lower()}") from None
+
+
+def weights_file(folder: Path) -> Path:
+    """`weights.safetensors`, else `weights.pt` or `weights.pth`. Raises UserError when there is none."""
+    for name in (WEIGHTS, *TORCH_WEIGHTS):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"weights file {folder / WEIGHTS} does not exist")
+
+
+def construct(card: Card, folder: Path) -> Classifier:
+    """A fresh network of the card's kind. `folder`: where the card lies; code from there is refused."""
+    net = _build(card.architecture, card, folder)
+    if card.projector is None:
+        return net
+    return Projected(net, _build(card.projector.classifier_of, card, folder), card.projector.side)
+
+
+def _build(architecture: str, card: Card, folder: Path) -> Classifier:
+    refuse_beside(architecture, folder)
+    return build(architecture, len(card.classes), card.image_size)
+
+
+def load_weights(net: Classifier, path: Path, architecture: str) -> None:
+    """Copy a file's tensors (any float type) into the network; every name and shape must fit.
+
+    Networks of a library are known under two sets of names, ours and the library's; the file uses either.
+    """
+    tensors = read_tensors(path)
+    own = {k: v for k, v in net.state_dict().items() if not _is_counter(k)}
+    theirs = {ours: name for name, ours in net.library_names.items() if ours in own}
+    if len(tensors.keys() & set(theirs.values())) > len(tensors.keys() & own.keys()):
+        own = {theirs.get(ours, ours): tensor for ours, tensor in own.items()}
     for name, tensor in own.items():
         if name not in tensors:
             raise UserError(f"{path} lacks tensor '{name}' of architecture {architecture}")
@@ -89,18 +132,51 @@ def load_weights(net: Classifier, path: Path, architecture: str) -> None:
                 f"{path}: tensor '{name}' has shape {list(tensors[name].shape)}, "
                 f"{architecture} needs {list(tensor.shape)}; does the class list fit?"
             )
-    if extra := sorted(k for k in set(tensors) - set(own) if not k.endswith("num_batches_tracked")):
+    if extra := sorted(k for k in set(tensors) - set(own) if not _is_counter(k)):
         raise UserError(f"{path} holds tensor '{extra[0]}', which {architecture} does not have")
-    net.load_state_dict(tensors, strict=False)
+    with torch.no_grad():
+        for name, tensor in own.items():  # state_dict() gives the network's own memory
+            tensor.copy_(tensors[name])
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors file or of a state dict that torch.save wrote; no pickle is executed."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is no readable safetensors file: {error}") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on archives that are refused anyway
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ):  # torch raises half a dozen types, with paragraphs on how to switch the check off
+        raise UserError(
+            f"{path} is damaged or holds more than tensors (nothing in it was executed); where you trust it, save "
+            "its tensors alone: torch.save(net.state_dict(), 'weights.pt')"
+        ) from None
+    if isinstance(found, dict):
+        found = next((found[key] for key in INNER if isinstance(found.get(key), dict)), found)
+    if not isinstance(found, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
+    ):
+        raise UserError(
+            f"{path} holds no dict of tensors, neither itself nor under {' or '.join(map(repr, INNER))}; write it "
+            "with torch.save(net.state_dict(), 'weights.pt')"
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in found.items()}  # DataParallel
+
+
+def _is_counter(name: str) -> bool:
+    """Whether a tensor is BN's number of steps, which nothing reads."""
+    return name.endswith("num_batches_tracked")
 
 
 def weights(net: torch.nn.Module) -> dict[str, Tensor]:
     """The tensors worth keeping: weights and BN statistics, contiguous, without BN's step counters."""
-    return {
-        k: v.detach().contiguous()
-        for k, v in net.state_dict().items()
-        if not k.endswith("num_batches_tracked")
-    }
+    return {k: v.detach().contiguous() for k, v in net.state_dict().items() if not _is_counter(k)}
 
 
 def save_network(folder: Path, net: Classifier, card: dict[str, object]) -> None:

@@ -1,14 +1,17 @@
 """One short file per method. A method turns a batch into named losses and says what the exported student is.
 
 The training loop knows no method by name; adding one is a file here, one line in `build` and its name in
-`stages/distill/params.py`.
+`stages/distill/params.py`. docs/methods.md shows a whole one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from stages.distill.params import Distill
@@ -19,31 +22,99 @@ from webdistill.models.cifar import Classifier
 class Batch:
     """What a method sees of one step."""
 
-    images: Tensor  # [B, 3, H, W] normalised views
+    images: Tensor  # [B, 3, H, W] float32, normalised views, channels_last
     teacher_logits: Tensor  # [B, K] float32, of these very views
-    weight: Tensor  # [B] from the selection, mean 1 over the selection
+    teacher_maps: Tensor | None  # [B, C, h, w] of these very views; only with Method.needs_maps
+    weight: Tensor  # [B] from the selection, mean 1 over the pool
+    rows: Tensor  # [B] int64, places of the images in the pool
+    rng: np.random.Generator  # draw all randomness of the step from it: it makes resuming exact
 
 
-class Method(Protocol):
-    """A module that owns the student and whatever else it trains."""
+class Pool:
+    """What a method may choose images from: all N of them, in one fixed view (the whole image, normalised)."""
+
+    def __init__(
+        self, teacher: Callable[[], tuple[Tensor, Tensor]], student: Callable[[], Tensor]
+    ) -> None:
+        self._teacher, self._student = teacher, student
+
+    @cached_property
+    def _answers(self) -> tuple[Tensor, Tensor]:
+        return self._teacher()
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """[N, K] float32; computed once, on first use."""
+        return self._answers[0]
+
+    @property
+    def teacher_features(self) -> Tensor:
+        """[N, C] float32, pooled; computed with the logits."""
+        return self._answers[1]
+
+    def student_logits(self) -> Tensor:
+        """[N, K] float32 of the student as it is now, in eval mode; computed on every call."""
+        return self._student()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which images of the pool are trained on until the next choice."""
+
+    keep: Tensor  # [N] bool
+    pseudo_class: Tensor  # [N] int64, the class that decided
+    confidence: Tensor  # [N] float32 in [0, 1]
+
+
+class Method(nn.Module):
+    """The student and whatever else is trained with it; all of it is optimised and checkpointed."""
+
+    needs_maps = False  # whether the batch must bring the teacher's last maps
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """-> named losses (their sum is minimised) and the student's logits [B, K]."""
-        ...
+        """-> named losses, whose sum is minimised, and the student's logits [B, K]. Runs in train mode."""
+        raise TypeError(f"{type(self).__name__} must define losses()")
 
     def student(self) -> Classifier:
-        """The network that is exported."""
-        ...
+        """The network that is exported and evaluated."""
+        raise TypeError(f"{type(self).__name__} must define student()")
 
-    def trained(self) -> nn.Module:
-        """Everything that is optimised and checkpointed."""
-        ...
+    def select(self, pool: Pool, epoch: int, epochs: int) -> Choice | None:
+        """Called before every epoch (from 0). None: go on with the images of before (at first: all)."""
+        return None
+
+    def adam(self) -> list[dict[str, Any]]:
+        """Parameter groups for Adam, {"params": [...], "lr": ..., "betas": ...}; all others are left to SGD.
+
+        Their rates follow the same curve as the student's.
+        """
+        return []
 
 
-def build(settings: Distill, student: Classifier) -> Method:
-    """The method named in the parameters."""
+def build(settings: Distill, student: Classifier, teacher: Classifier, image_size: int) -> Method:
+    """The method named in the parameters. `teacher` is frozen; a method must not hold it as a submodule."""
     match settings.method:
         case "kd":
             from stages.distill.methods.kd import Kd
 
             return Kd(student, settings.temperature)
+        case "dfnd":
+            from stages.distill.methods.dfnd import Dfnd
+
+            return Dfnd(student, settings.temperature, settings.dfnd, teacher.fc.out_features)
+        case "simkd":
+            from stages.distill.methods.simkd import SimKd
+
+            return SimKd(student, teacher, image_size)
+        case "kd3":
+            from stages.distill.methods.kd3 import Kd3
+
+            return Kd3(student, teacher, image_size, settings.temperature, settings.kd3)
+        case "mosaic":
+            from stages.distill.methods.mosaic import Mosaic
+
+            return Mosaic(student, teacher, image_size, settings.temperature, settings.mosaic)
+        case "odsd":
+            from stages.distill.methods.odsd import Odsd
+
+            return Odsd(student, teacher, settings.temperature, settings.odsd)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from stages.distill.methods import Batch
+from stages.distill.methods import Batch, Method
 from webdistill.models.cifar import Classifier
 
 
@@ -17,19 +17,17 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float, weight: 
     return temperature**2 * (weight * per_image).mean()
 
 
-class Kd:
+class Kd(Method):
     """The student imitates the teacher's softened answer to every view."""
 
     def __init__(self, student: Classifier, temperature: float) -> None:
-        self._student, self._temperature = student, temperature
+        super().__init__()
+        self.net, self.temperature = student, temperature
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        logits = self._student(batch.images).float()
-        loss = kl_divergence(logits, batch.teacher_logits, self._temperature, batch.weight)
+        logits = self.net(batch.images).float()
+        loss = kl_divergence(logits, batch.teacher_logits, self.temperature, batch.weight)
         return {"kd": loss}, logits
 
     def student(self) -> Classifier:
-        return self._student
-
-    def trained(self) -> nn.Module:
-        return self._student
+        return self.net

@@ -1,0 +1,139 @@
+"""From a finished run to the stage's outputs: student, curve, selection history, pictures, metrics."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from stages.distill.history import Row
+from stages.distill.loop import Run
+from stages.distill.training import Prepared
+from webdistill.core.files import remove, write_table
+from webdistill.core.stage import Stage
+from webdistill.images.sheet import contact_sheet
+from webdistill.models.checkpoint import save_network
+from webdistill.models.cifar import Classifier, parameters
+from webdistill.models.projected import Projected
+
+SHOWN_VIEWS = 8  # views per image on the sheet that tracking keeps
+SHOWN_IMAGES = 48  # images on each half of the sheet of kept and left images
+MOST_CLASSES = 100  # beyond that curves per class say less than they cost
+
+
+def export(stage: Stage, prepared: Prepared) -> None:
+    """Write everything. The last epoch counts; no test image has been seen."""
+    run = prepared.run
+    if not run.history.rows:
+        run.history.add(0, prepared.everything)
+    student = run.method.student().cpu()
+    with stage.output("student") as folder:
+        save_network(folder, student, _card(prepared, student, stage.task.image_size))
+    with stage.output("curve.csv") as path:
+        _write_rows(path, run.rows)
+    with stage.output("selection_history.csv") as path:
+        _write_rows(path, run.history.rows)
+    with stage.output("selection_history.parquet") as path:
+        write_table(_per_image(run), path)
+    _track(stage, run)
+    last, chosen = run.rows[-1], run.history.rows[-1]
+    stage.metrics(
+        {
+            "images": run.count,
+            "epochs": run.settings.epochs,
+            "steps": run.settings.epochs * run.steps_per_epoch,
+            "loss": round(last["loss"], 6),
+            "train_agreement": round(last["agreement"], 6),
+            "kept_share": round(chosen["kept_share"], 6),
+            "empty_choices": run.empty_choices,
+            "student_parameters": parameters(student),
+        }
+    )
+    stage.log(
+        f"loss {last['loss']:.4f}, agreement with the teacher on views {last['agreement']:.1%}, "
+        f"{chosen['kept']:,.0f} of {run.count:,} images kept at the end"
+    )
+    if run.empty_choices:
+        stage.log(
+            f"{run.empty_choices} times the method would have kept no image; it went on with those of before"
+        )
+    stage.when_published(lambda: remove(prepared.state.parent))
+
+
+def _card(prepared: Prepared, student: Classifier, image_size: int) -> dict[str, object]:
+    settings, card = prepared.run.settings, prepared.teacher.card
+    found: dict[str, object] = {
+        "name": f"{settings.student} from {card.architecture} ({settings.method})",
+        "architecture": settings.student,
+        "classes": list(card.classes),
+        "image_size": image_size,
+        "mean": list(card.mean),
+        "std": list(card.std),
+        "parameters": parameters(student),
+        "trained_on": f"{prepared.run.count} selected web images, teacher {card.sha256[:16]}",
+    }
+    if isinstance(student, Projected):
+        owner = card.projector.classifier_of if card.projector is not None else card.architecture
+        found["projector"] = {"classifier_of": owner, "side": student.side}
+    return found
+
+
+def _track(stage: Stage, run: Run) -> None:
+    """Curves and pictures, for tracking only."""
+    for row in run.rows:
+        for name, value in row.items():
+            if name != "epoch":
+                stage.curve(name, value, int(row["epoch"]))
+    for row in run.history.rows:
+        for name, value in row.items():
+            if name != "epoch" and (len(run.classes) <= MOST_CLASSES or "/" not in name):
+                stage.curve(f"selection/{name}", value, int(row["epoch"]))
+    stage.picture("views.png", _views_sheet(run))
+    if len(run.history.rows) > 1 or run.history.rows[0]["kept_share"] < 1:
+        stage.picture("kept_most_then_least.png", _kept_sheet(run))
+
+
+def _per_image(run: Run) -> pa.Table:
+    """id, times_kept, kept (one bit per choice, the first in the lowest bit of the first byte)."""
+    return pa.table(
+        {
+            "id": pa.array(list(run.ids), pa.string()),
+            "times_kept": pa.array(run.history.times_kept().numpy(), pa.int32()),
+            "kept": pa.array(run.history.bits(), pa.binary()),
+        }
+    )
+
+
+def _views_sheet(run: Run) -> bytes:
+    """What the student saw: rows of one image each, its first views side by side."""
+    rows = torch.arange(min(12, run.count), device=run.device)
+    shown = torch.stack([run.views(number, rows) for number in range(SHOWN_VIEWS)], dim=1)
+    return _sheet(run, shown.flatten(0, 1), SHOWN_VIEWS)
+
+
+def _kept_sheet(run: Run) -> bytes:
+    """Upper half: the images kept most often; lower half: those kept least."""
+    order = run.history.times_kept().argsort(descending=True, stable=True)
+    half = min(SHOWN_IMAGES, len(order) // 2)
+    rows = torch.cat([order[:half], order[len(order) - half :]]).to(run.device)
+    return _sheet(run, run.views.plain(rows), 12)
+
+
+def _sheet(run: Run, images: Tensor, columns: int) -> bytes:
+    pixels = images * run.views.std + run.views.mean
+    shown = pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return contact_sheet(shown.cpu().numpy(), columns=columns, zoom=3)
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {k: int(v) if float(v).is_integer() else round(v, 6) for k, v in row.items()}
+            )

@@ -1,0 +1,82 @@
+"""A student that ends in the teacher's own classifier: backbone, projector, pooling, the teacher's last layers.
+
+Sources: SimKD (Chen et al. 2022, arXiv 2203.14001), KD3 (arXiv 2307.11469, section 3.2).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from webdistill.models.cifar import Classifier, average_to
+
+
+def projector(inputs: int, outputs: int) -> nn.Sequential:
+    """1x1, 3x3, 1x1 convolutions C_s -> C_t/2 -> C_t/2 -> C_t, each with BN and ReLU, no biases."""
+    inner = max(outputs // 2, 1)
+
+    def block(a: int, b: int, kernel: int) -> list[nn.Module]:
+        conv = nn.Conv2d(a, b, kernel, padding=kernel // 2, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        return [conv, nn.BatchNorm2d(b), nn.ReLU()]
+
+    return nn.Sequential(
+        *block(inputs, inner, 1), *block(inner, inner, 3), *block(inner, outputs, 1)
+    )
+
+
+def shrink(maps: Tensor, side: int) -> Tensor:
+    """Average-pool maps [B, C, h, w] to [B, C, side, side] when they are larger."""
+    return average_to(maps, side) if maps.shape[-1] > side else maps
+
+
+class Projected(Classifier):
+    """`backbone` without its own classifier, a projector, and frozen copies of the teacher's last layers.
+
+    `side`: height and width of the maps that the projector sees; larger maps of the backbone are average-pooled to it.
+    Nothing else of the teacher is kept.
+    """
+
+    def __init__(self, backbone: Classifier, teacher: Classifier, side: int) -> None:
+        super().__init__()
+        width = backbone.channels
+        self.backbone, self.side = backbone, side
+        del backbone.fc
+        backbone.neck, backbone.pooling = nn.Identity(), nn.Identity()
+        self.projector = projector(width, teacher.channels)
+        self.pooling, self.neck = copy.deepcopy(teacher.pooling), copy.deepcopy(teacher.neck)
+        self.fc = copy.deepcopy(teacher.fc)
+        for module in (self.pooling, self.neck, self.fc):
+            module.requires_grad_(False)
+        self._channels = teacher.channels
+
+    @property
+    def channels(self) -> int:
+        return self._channels
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.project(self.backbone.features(x))
+
+    def project(self, maps: Tensor) -> Tensor:
+        """The backbone's maps [B, C_s, h, w] -> maps like the teacher's [B, C_t, side, side]."""
+        return self.projector(shrink(maps, self.side))
+
+    def train(self, mode: bool = True) -> Projected:
+        """The teacher's layers stay in eval mode: they may hold dropout or normalisation."""
+        super().train(mode)
+        for module in (self.pooling, self.neck, self.fc):
+            module.eval()
+        return self
+
+
+@torch.no_grad()
+def map_side(net: Classifier, image_size: int) -> int:
+    """Side of the last maps for square images of `image_size` px."""
+    parameter = next(net.parameters())
+    was_training = net.training
+    images = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
+    side = int(net.eval().features(images.to(parameter.dtype)).shape[-1])
+    net.train(was_training)
+    return side
