@@ -155,7 +155,7 @@ class Run:
             with self._autocast():
                 maps = net.features(self.views.plain(rows))
                 pooled = net.pool(maps)
-                logits.append(net.fc(net.neck(pooled)).float())
+                logits.append(net.fc(pooled).float())
             features.append(pooled.float())
         net.train(was_training)
         return torch.cat(logits), torch.cat(features)

@@ -59,7 +59,9 @@ class MosaicSettings(Section):
     generator_lr: Annotated[
         float, Field(gt=0, description="Adam's rate for generator and patch discriminator")
     ]
-    local: Annotated[float, Field(ge=0, description="weight: patches look like the pool's")]
+    local: Annotated[
+        float, Field(ge=0, description="weight: patches look like the pool's; summed over patches")
+    ]
     align: Annotated[float, Field(ge=0, description="weight: the teacher is sure of a mosaic")]
     balance: Annotated[float, Field(ge=0, description="weight: mosaics spread over the classes")]
     adversarial: Annotated[
@@ -71,7 +73,10 @@ class OdsdSettings(Section):
     """Options of `method: odsd`."""
 
     keep: Annotated[float, Field(gt=0, le=1, description="share of the selection that is sampled")]
-    prototypes: Annotated[int, Field(ge=1, description="k-means prototypes of teacher features")]
+    prototypes: Annotated[
+        int,
+        Field(ge=1, description="k-means of teacher features; never more than images / 10"),
+    ]
     relation: Annotated[float, Field(ge=0, description="weight of the relational loss")]
 
 
@@ -127,10 +132,10 @@ class Distill(Section):
         Literal["auto", "cpu", "cuda"], Field(description="auto = cuda where there is one")
     ]
 
-    kd3: Kd3Settings
-    dfnd: DfndSettings
-    mosaic: MosaicSettings
-    odsd: OdsdSettings
+    kd3: Annotated[Kd3Settings, Field(description="options of method kd3")]
+    dfnd: Annotated[DfndSettings, Field(description="options of method dfnd")]
+    mosaic: Annotated[MosaicSettings, Field(description="options of method mosaic")]
+    odsd: Annotated[OdsdSettings, Field(description="options of method odsd")]
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

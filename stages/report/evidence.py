@@ -64,6 +64,7 @@ class Measured:
 
     figures: Mapping[str, float]
     curve: Mapping[str, Sequence[tuple[float, float]]]
+    choices: Mapping[str, Sequence[tuple[float, float]]]  # selection_history.csv, by epoch
     per_class: Sequence[Mapping[str, str]]
     confusion: Sequence[Sequence[int]]  # [actual][predicted]
     calibration: Sequence[tuple[float, float, int]]
@@ -175,13 +176,19 @@ def read_confusion(path: Path, classes: Sequence[str]) -> list[list[int]]:
 
 
 def read_measured(
-    outputs: Mapping[str, Path], curve: Path, student: Path, teacher: Path, classes: Sequence[str]
+    outputs: Mapping[str, Path],
+    curve: Path,
+    choices: Path,
+    student: Path,
+    teacher: Path,
+    classes: Sequence[str],
 ) -> Measured:
-    """The outputs of evaluate by name, the curve of distill, and both cards."""
+    """The outputs of evaluate by name, curve and selection history of distill, and both cards."""
     bins = read_csv(outputs["calibration.csv"], ["confidence", "accuracy", "count"])
     return Measured(
         figures=read_json(outputs["metrics.json"]),
         curve=read_curve(curve),
+        choices=read_curve(choices),
         per_class=read_csv(
             outputs["per_class.csv"], ["class", "accuracy", "count", "teacher_accuracy"]
         ),

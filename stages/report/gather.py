@@ -47,6 +47,7 @@ def _measured(stage: Stage) -> read.Measured:
     return read.read_measured(
         paths,
         curve=stage.input("data/distill/curve.csv"),
+        choices=stage.input("data/distill/selection_history.csv"),
         student=stage.input("data/distill/student") / "config.json",
         teacher=stage.input(f"{stage.task.teacher}/config.json"),
         classes=stage.task.classes,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from webdistill.core.errors import UserError
-from webdistill.core.params import STAGES, load, read_yaml, schema
+from webdistill.core.params import STAGES, Section, load, read_yaml, schema
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -31,6 +31,12 @@ def test_the_committed_file_is_valid() -> None:
     ("old", "new", "message"),
     [
         ("  epochs:", "  epoch:", "unknown key 'distill.epoch'; did you mean 'epochs'?"),
+        (
+            "    alpha_tail:",
+            "    alfa_tail:",
+            "'distill.kd3.alfa_tail'; did you mean 'alpha_tail'?",
+        ),
+        ("    latent: 100 ", "    # ", "key 'distill.mosaic.latent' is missing (dimensions of"),
         ("\ndistill:", "\ndistil:", "unknown section 'distil'; did you mean 'distill'?"),
         ("  seed: 0", "  seed: zero", 'task.seed = "zero": input should be a valid integer'),
         ("  seed: 0", "  seed: '0'", 'task.seed = "0": input should be a valid integer'),
@@ -92,9 +98,14 @@ def test_overrides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["task", *STAGES])
 def test_every_parameter_says_what_it_means_and_has_no_default(name: str) -> None:
-    for key, field in schema(name).model_fields.items():
-        assert field.description, f"{name}.{key} has no description"
-        assert field.is_required(), f"{name}.{key} has a default; params.yaml holds every value"
+    todo: list[tuple[str, type[Section]]] = [(name, schema(name))]
+    while todo:
+        prefix, model = todo.pop()
+        for key, field in model.model_fields.items():
+            assert field.description, f"{prefix}.{key} has no description"
+            assert field.is_required(), f"{prefix}.{key} has a default; params.yaml holds all"
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                todo.append((f"{prefix}.{key}", field.annotation))
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -14,7 +14,11 @@ import pytest
 from webdistill.core.params import load
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "pipelines").glob("*/README.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "pipelines").glob("*/README.md")),
+]
 
 
 def commands(page: Path) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from webdistill.core import params, tracking
+from webdistill.core import files, params, tracking
 from webdistill.core.errors import UserError
 from webdistill.core.stage import Stage, run
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr("webdistill.core.stage._die_with_parent", lambda: None)
+    monkeypatch.setattr("webdistill.core.stage.die_with_parent", lambda: None)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
@@ -102,6 +102,58 @@ def test_a_cell_prefers_its_own_inputs_and_keeps_its_outputs(place: Path) -> Non
     assert (place / "cells/x/select/metrics.json").exists()
     assert not (place / "data/select").exists()
     assert not (place / "cells/x/.work").exists()
+
+
+def test_a_cell_takes_earlier_outputs_from_the_folder_named(place: Path) -> None:
+    for base in ("data", "pool", "cells/x"):
+        (place / base / "filter").mkdir(parents=True)
+        (place / base / "filter/kept.parquet").write_text(base)
+    (place / "cells/x/filter/kept.parquet").rename(place / "cells/x/filter/dropped.parquet")
+    (place / "data/quickstart").mkdir()
+    (place / "data/quickstart/card").write_text("the user's own")
+    seen: dict[str, str] = {}
+
+    def main(stage: Stage) -> None:
+        assert stage.input("data/filter/kept.parquet").read_text() == "pool"
+        assert stage.input("data/filter/dropped.parquet").read_text() == "cells/x"
+        assert stage.input("data/quickstart/card").read_text() == "the user's own"
+        seen.update(stage.inputs)
+
+    assert code(main, "--cell", "cells/x", "--from", "pool") == 0
+    read = ["pool/filter/kept.parquet", "cells/x/filter/dropped.parquet", "data/quickstart/card"]
+    assert list(seen) == read
+
+
+def test_what_the_folder_named_lacks_is_not_taken_from_the_main_pipeline(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "data/filter").mkdir(parents=True)
+    (place / "data/filter/kept.parquet").write_text("main")
+
+    def main(stage: Stage) -> None:
+        stage.input("data/filter/kept.parquet")
+
+    assert code(main, "--cell", "cells/x", "--from", "pool") == 2
+    expected = "pool/filter/kept.parquet does not exist; make it first, or check --from"
+    assert capsys.readouterr().err == f"select: error: {expected}\n"
+    assert code(main, "--from", "pool") == 2
+    assert "--from is for cells" in capsys.readouterr().err
+
+
+def test_a_folder_from_elsewhere_is_checked_against_its_manifest(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "pool/score/teacher").mkdir(parents=True)
+    (place / "pool/score/teacher/a").write_text("a")
+    files.write_manifest(place / "pool/score/teacher")
+
+    def main(stage: Stage) -> None:
+        stage.input("data/score/teacher")
+
+    assert code(main, "--cell", "cells/x", "--from", "pool") == 0
+    (place / "pool/score/teacher/a").write_text("b")
+    assert code(main, "--cell", "cells/x", "--from", "pool") == 2
+    assert "pool/score/teacher/a was altered" in capsys.readouterr().err
 
 
 def test_two_runs_of_one_stage_do_not_share_a_folder(place: Path) -> None:

@@ -236,6 +236,47 @@ def test_sqlite_parent_children_and_repeats(tmp_path: Path, local: Path) -> None
         assert run_flush(local) == 0
 
 
+def test_a_comparison_told_twice_is_one_tree_brought_up_to_date(
+    tmp_path: Path, local: Path
+) -> None:
+    page = tmp_path / "comparison.md"
+
+    def tell(top1: float, text: str) -> None:
+        page.write_text(text)
+        shared: dict[str, Any] = {
+            "name": "compare",
+            "inputs": {},
+            "outputs": {},
+            "curves": {},
+            "task": {},
+        }
+        own = {**shared, "params": {}, "metrics": {"kd.top1": top1}, "track_metrics": {}}
+        tracking.spool(record("", artifacts=[page], **own), local)
+        for seed in (0, 1):
+            values = {"params": {"arm": "kd", "seed": seed}, "metrics": {"evaluate.top1": top1}}
+            cell = {**shared, **values, "parent_params": {}, "key": f"{KEY}{seed}"}
+            tracking.spool(record(f"kd-{seed}", **cell, ended=1_700_000_000 + 100 * top1), local)
+        assert run_flush(local) == 0
+
+    tell(0.5, "first")
+    tell(0.75, "second")
+    client, (parent,), children = runs(local)
+    assert parent.info.run_name == "compare"
+    assert parent.data.params == record().parent_params
+    assert parent.data.metrics == {"kd.top1": 0.75}
+    assert parent.info.end_time == 1_700_000_012_750
+    (artifact,) = client.list_artifacts(parent.info.run_id)
+    assert (
+        Path(client.download_artifacts(parent.info.run_id, artifact.path)).read_text() == "second"
+    )
+    assert {child.info.run_name for child in children} == {"kd-0", "kd-1"}
+    for child in children:
+        assert child.data.tags[replay.PARENT_TAG] == parent.info.run_id
+        assert child.data.metrics["evaluate.top1"] == 0.75
+        assert child.data.params["arm"] == "kd"
+        assert child.info.status == "FINISHED"
+
+
 def test_a_flush_cut_short_is_completed_without_duplicates(
     local: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -320,12 +361,15 @@ def test_submit_never_raises_and_can_be_switched_off(
     tracking.submit(record(), folder)
     assert started == [folder]
     assert len(list(folder.glob("*.json"))) == 1
+    tracking.submit_all([record(), record("report")], folder)
+    assert started == [folder] * 2
+    assert len(list(folder.glob("*.json"))) == 3
     (tmp_path / "file").write_text("in the way")
     tracking.submit(record(), tmp_path / "file" / ".work" / "spool")
     assert "not tracked" in capsys.readouterr().err
     monkeypatch.setenv("WEBDISTILL_TRACKING", "off")
     tracking.submit(record(), folder)
-    assert len(list(folder.glob("*.json"))) == 1
+    assert len(list(folder.glob("*.json"))) == 3
 
 
 def test_only_one_flush_at_a_time(folder: Path) -> None:

@@ -288,6 +288,15 @@ def test_a_flat_image_stays_finite() -> None:
     assert mix_distribution(images, torch.tensor([0.5, 0.5]), torch.tensor([1, 0])).isfinite().all()
 
 
+def test_running_statistics_are_those_of_the_images_alone() -> None:
+    found = {}
+    for switch in (True, False):
+        method, teacher, _ = networks(**{"kd3.mixdistribution": switch})
+        method.train().losses(batch(teacher))
+        found[switch] = method.student().get_buffer("backbone.bn1.running_mean").clone()
+    assert torch.equal(found[True], found[False])
+
+
 def test_shares_follow_beta_and_partners_are_a_permutation() -> None:
     share, partner = draw_mixture(np.random.default_rng(0), 20_000, torch.device("cpu"))
     assert sorted(partner.tolist()) == list(range(20_000))

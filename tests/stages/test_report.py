@@ -52,6 +52,7 @@ FATES = (
     + ["not_an_image"] * 2
     + ["opted_out"] * 2
 )
+CHOICES = "epoch,kept,kept_share,churn,class/cat,class/dog\n1,9,0.5,0,4,5\n2,12,0.6,0.1,6,6\n"
 FETCHED_NOT = ("duplicate", "corrupt", "not_an_image", "opted_out")
 
 
@@ -197,6 +198,7 @@ def _write_measured(root: Path) -> None:
         write_json({**card, "architecture": architecture}, root / folder / "config.json")
         write_manifest(root / folder)
     (root / "data/distill/curve.csv").write_text("epoch,loss,lr\n1,2.0,0.1\n2,1.5,\n3,1.25,0.05\n")
+    (root / "data/distill/selection_history.csv").write_text(CHOICES)
     folder = root / "data/evaluate"
     folder.mkdir()
     write_json(
@@ -415,6 +417,16 @@ def test_prototypes_report_the_mix_of_the_teachers_classes(project: Path) -> Non
     assert found[0].mix == [(0, 4 / 12), (1, 4 / 12), (2, 4 / 12)]
     assert found[0].entropy == pytest.approx(np.log(3))
     assert found[0].images[:2] == [_id(0), _id(7)]
+
+
+def test_choices_that_changed_over_training_are_drawn(project: Path) -> None:
+    text = _page(project)
+    assert "images the method chose" in text
+    for name in ("kept share", "churn", "kept: cat"):
+        assert f"<figcaption>{name}</figcaption>" in text
+    path = project / "data/distill/selection_history.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    assert "images the method chose" not in _page(project)
 
 
 def test_without_truth_there_is_no_word_of_a_test_bed(project: Path) -> None:

@@ -181,16 +181,29 @@ def _explain(name: str, model: type[Section], error: ValidationError) -> str:
     first = (unknown or errors)[0]
     key = ".".join([name, *(str(part) for part in first["loc"] if "-" not in str(part))])
     if first["type"] == "extra_forbidden":
-        field = str(first["loc"][-1])
-        return f"unknown key '{key}'{_suggest(field, tuple(model.model_fields))}"
+        *above, field = (str(part) for part in first["loc"])
+        return f"unknown key '{key}'{_suggest(field, tuple(_inner(model, above).model_fields))}"
     if first["type"] == "missing":
-        meaning = model.model_fields[str(first["loc"][0])].description if first["loc"] else None
+        *above, field = (str(part) for part in first["loc"])
+        meaning = _inner(model, above).model_fields[field].description
         return f"key '{key}' is missing" + (f" ({meaning})" if meaning else "")
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if first["type"] == "value_error":  # a rule over several keys, already a sentence
         return f"section '{name}': {message}"
     return f"{key} = {json.dumps(first['input'], default=str)}: {message}"
+
+
+def _inner(model: type[Section], path: Sequence[str]) -> type[Section]:
+    """The model of a section's sub-section, `["kd3"]` of Distill."""
+    for name in path:
+        field = model.model_fields.get(name)
+        if field is None or not isinstance(field.annotation, type):
+            return model
+        if not issubclass(field.annotation, Section):
+            return model
+        model = field.annotation
+    return model
 
 
 def _suggest(word: str, known: tuple[str, ...]) -> str:

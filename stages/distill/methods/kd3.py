@@ -6,6 +6,9 @@ classifier, and the MixDistribution contrastive block. Reimplemented from the pu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -64,6 +67,23 @@ def draw_mixture(
     """-> shares [B] ~ Beta(.1, .1), partners [B] (a permutation)."""
     share = torch.from_numpy(rng.beta(BETA, BETA, count).astype(np.float32))
     return share.to(device), torch.from_numpy(rng.permutation(count)).to(device)
+
+
+@contextmanager
+def statistics_kept(net: nn.Module) -> Iterator[None]:
+    """Inside, batch normalisation in `net` uses the batch's statistics but does not add them to the running ones.
+
+    Our reading: the student is tested on images, not on their perturbed versions.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 class Head(nn.Linear):
@@ -126,7 +146,8 @@ class Kd3(Method):
     def _contrast(self, batch: Batch, maps: Tensor) -> Tensor:
         share, partner = draw_mixture(batch.rng, len(batch.images), batch.images.device)
         mixed = mix_distribution(batch.images, share, partner)
-        perturbed = self.head(_average(self._backbone(mixed)))
+        with statistics_kept(self.net):
+            perturbed = self.head(_average(self._backbone(mixed)))
         if self.settings.contrast == "student":
             return nt_xent(self.head(_average(maps)), perturbed, TEMPERATURE)
         assert batch.teacher_maps is not None

@@ -34,7 +34,7 @@ def spread_start(unit: Tensor, count: int) -> Tensor:
     for draw in draws[1:].tolist():
         distance = (unit - unit[places[-1]]).double().square().sum(1)
         nearest = torch.minimum(nearest, distance)
-        reach = nearest.cumsum(0)
+        reach = nearest.cpu().cumsum(0)  # whose order of summation varies on CUDA
         if float(reach[-1]) < 1e-9:
             break
         place = int(torch.searchsorted(reach, draw * reach[-1], right=True))
@@ -104,8 +104,8 @@ def relation_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
 class Odsd(Method):
     """T^2 KL + relation * relational loss, on the images with the best scores.
 
-    The student's penultimate features pass a linear map into the teacher's feature space (trained, not exported), so that
-    both networks are related to the same prototypes.
+    The student's penultimate features pass a linear map into the teacher's feature space (trained, not exported), so
+    that both networks are related to the same prototypes.
     """
 
     prototypes: Tensor  # [settings.prototypes, C]; unused rows are zero

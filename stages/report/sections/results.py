@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from stages.report import charts
 from stages.report.evidence import Evidence
 from stages.report.html import EMPTY, Child, Html, join, section, table, tag
@@ -12,20 +14,37 @@ MOST_MISTAKES = 20
 
 
 def curves(evidence: Evidence) -> Html:
-    """Section `training`: one small chart per column of curve.csv."""
-    shown = [
+    """Section `training`: one small chart per column of curve.csv, and how the method's choice of images changed."""
+    shown = _series(evidence.measured.curve)
+    choices = evidence.measured.choices
+    changing = _series({name: v for name, v in choices.items() if not name.startswith("class/")})
+    if not shown and not changing:
+        return EMPTY
+    lead = "Every series the training wrote, by epoch. The student is the last epoch, not the best one."
+    parts: list[Child] = [tag("div", *shown, class_="grid")]
+    if changing:
+        classes = {
+            n.removeprefix("class/"): v for n, v in choices.items() if n.startswith("class/")
+        }
+        few = len(classes) <= MOST_CLASSES
+        parts += [
+            tag("h3", "images the method chose"),
+            tag("div", *changing, *(_series(classes, "kept: ") if few else ()), class_="grid"),
+        ]
+    return section("training", "Training", lead, *parts)
+
+
+def _series(values: Mapping[str, Sequence[tuple[float, float]]], prefix: str = "") -> list[Html]:
+    """One small chart per series of more than one point."""
+    return [
         tag(
             "figure",
-            tag("figcaption", name.replace("_", " ")),
-            charts.lines({name: values}, "epoch"),
+            tag("figcaption", prefix + name.replace("_", " ")),
+            charts.lines({name: points}, "epoch"),
         )
-        for name, values in evidence.measured.curve.items()
-        if len(values) > 1
+        for name, points in values.items()
+        if len(points) > 1
     ]
-    lead = "Every series the training wrote, by epoch. The student is the last epoch, not the best one."
-    return (
-        section("training", "Training", lead, tag("div", *shown, class_="grid")) if shown else EMPTY
-    )
 
 
 def results(evidence: Evidence) -> Html:
