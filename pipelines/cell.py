@@ -1,9 +1,18 @@
 """Run one cell of a matrix pipeline: some stages of the main pipeline with changed parameters, in a folder of its own.
 
-    python -m pipelines.cell pipelines/selection balanced 0
+    python -m pipelines.cell pipelines/compare kd 0      one arm with one seed -> pipelines/compare/cells/kd-0/
+    python -m pipelines.cell pipelines/compare           the pool that its cells share -> pipelines/compare/pool/
 
-The pipeline's params.yaml names the `stages` to run and, per arm, the `section.key: value` pairs that differ from the
-main params.yaml. Outputs go to <pipeline>/cells/<arm>-<seed>/; other inputs come from the main pipeline's data/.
+The pipeline's params.yaml names:
+
+    stages   what a cell runs
+    common   parameters of every cell, by section as in the main params.yaml
+    arms     per arm, the parameters that it changes, by section or as `section.key: value`
+    data     folder with the outputs of earlier stages; without it the main pipeline's data/
+    pool     `stages` that make such a folder, and their parameters by section
+
+What it does not name comes from the main params.yaml. A cell writes nothing outside its folder but the state of an
+unfinished training and tracking records in .work/, so cells may run side by side.
 """
 
 from __future__ import annotations
@@ -12,41 +21,80 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from webdistill.core.errors import UserError
 from webdistill.core.params import read_yaml
+from webdistill.core.stage import die_with_parent
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """{"distill": {"lr": 0.1}, "select.rule": "all"} -> ("distill.lr", 0.1), ("select.rule", "all")"""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def changes(settings: Mapping[str, Any], arm: str, seed: int) -> dict[str, Any]:
+    """Parameters of one cell that differ from the main params.yaml."""
+    arms = settings["arms"]
+    if arm not in arms:
+        raise UserError(f"there is no arm '{arm}'; params.yaml has {', '.join(arms)}")
+    return {**dict(flat(settings.get("common", {}))), "task.seed": seed, **dict(flat(arms[arm]))}
 
 
 def commands(pipeline: Path, arm: str, seed: int) -> list[list[str]]:
     """The stage commands of a cell. Raises UserError for an arm that the pipeline does not have."""
     settings = read_yaml(pipeline / "params.yaml")
-    if arm not in settings["arms"]:
-        raise UserError(
-            f"{pipeline / 'params.yaml'} has no arm '{arm}'; it has {', '.join(settings['arms'])}"
-        )
-    changes = [f"task.seed={seed}"]
-    changes += [f"{key}={json.dumps(value)}" for key, value in settings["arms"][arm].items()]
-    flags = [part for change in changes for part in ("--set", change)]
-    cell = ["--cell", str(pipeline / "cells" / f"{arm}-{seed}")]
-    return [
-        [sys.executable, "-m", f"stages.{stage}", *cell, *flags] for stage in settings["stages"]
+    folder = pipeline / "cells" / f"{arm}-{seed}"
+    source = ["--from", settings["data"]] if "data" in settings else []
+    return _commands(settings["stages"], folder, source, changes(settings, arm, seed))
+
+
+def pool_commands(pipeline: Path) -> list[list[str]]:
+    """The stage commands of the pipeline's pool: no seed, and the facts of `task` that all its cells share."""
+    settings = read_yaml(pipeline / "params.yaml")
+    if "pool" not in settings:
+        raise UserError(f"{pipeline / 'params.yaml'} has no 'pool'; name an arm and a seed")
+    own = {"task": settings["common"]["task"], **settings["pool"]}
+    stages = own.pop("stages")
+    return _commands(stages, pipeline / "pool", [], dict(flat(own)))
+
+
+def _commands(
+    stages: list[str], folder: Path, source: list[str], values: Mapping[str, Any]
+) -> list[list[str]]:
+    flags = [
+        part for key, value in values.items() for part in ("--set", f"{key}={json.dumps(value)}")
     ]
+    cell = ["--cell", str(folder), *source]
+    return [[sys.executable, "-m", f"stages.{stage}", *cell, *flags] for stage in stages]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pipeline", type=Path)
-    parser.add_argument("arm")
-    parser.add_argument("seed", type=int)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pipeline", type=Path, help="folder of the pipeline")
+    parser.add_argument("arm", nargs="?", help="without one: make the pool")
+    parser.add_argument("seed", type=int, nargs="?", default=0, help="default: 0")
     arguments = parser.parse_args()
+    die_with_parent()
     try:
-        for command in commands(arguments.pipeline, arguments.arm, arguments.seed):
+        if arguments.arm is None:
+            todo = pool_commands(arguments.pipeline)
+        else:
+            todo = commands(arguments.pipeline, arguments.arm, arguments.seed)
+        for command in todo:
             code = subprocess.call(command)
             if code:
                 return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"cell: error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,8 +1,12 @@
-"""Cells of a matrix pipeline -> one CSV row per cell and a Markdown table with mean and standard deviation.
+"""Cells of a matrix pipeline -> one CSV row per cell, a Markdown table, a picture, and one tracked comparison.
 
-    python -m pipelines.table pipelines/selection/cells --out pipelines/selection
+    python -m pipelines.table pipelines/compare
 
-A cell is a folder `<arm>-<seed>` that holds evaluate/metrics.json and distill/metrics.json.
+Tables the arms and seeds that the pipeline's params.yaml names and says which of them have not been run; writes
+cells.csv, comparison.md and comparison.png beside it. Further keys of params.yaml:
+
+    baseline     arm from which differences are taken
+    references   name -> JSON file with `top1` (and `sd`, `agreement`), shown below the arms when it exists
 """
 
 from __future__ import annotations
@@ -10,11 +14,23 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from pipelines import track
+from pipelines.plot import dot_plot
+from pipelines.welch import interval
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
+from webdistill.core.params import read_yaml
+
+NOTE = (
+    "± is the sample standard deviation over seeds; brackets hold Welch's 95 % confidence interval of the difference "
+    "of two means, which allows for seeds only."
+)
 
 
 @dataclass(frozen=True)
@@ -27,69 +43,153 @@ class Cell:
     agreement: float
     steps: int
     images: int
+    teacher_top1: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.seed}"
 
 
-def read_cells(folder: Path) -> list[Cell]:
-    """All finished cells, by arm and seed."""
-    cells = []
-    for path in sorted(folder.glob("*/evaluate/metrics.json")):
-        name = path.parents[1].name
-        arm, _, seed = name.rpartition("-")
-        measured, trained = read_json(path), read_json(path.parents[1] / "distill" / "metrics.json")
-        cells.append(
-            Cell(
-                arm, int(seed), measured["top1"], measured["agreement"],
-                int(trained["steps"]), int(trained["images"]),
-            )
-        )  # fmt: skip
-    return sorted(cells, key=lambda c: (c.arm, c.seed))
+@dataclass(frozen=True)
+class Comparison:
+    """The finished cells by arm, best mean top-1 first, and what has not been run."""
+
+    arms: dict[str, list[Cell]]
+    missing: list[str]
+    baseline: str | None
+    references: dict[str, Mapping[str, float]]
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for group in self.arms.values() for cell in group]
 
 
-def markdown(cells: list[Cell]) -> str:
-    """Best mean first; n, mean and sample standard deviation of top-1 and of agreement with the teacher.
+def read_cell(folder: Path) -> Cell:
+    """`<arm>-<seed>/` with evaluate/metrics.json and distill/metrics.json."""
+    arm, _, seed = folder.name.rpartition("-")
+    measured = read_json(folder / "evaluate" / "metrics.json")
+    trained = read_json(folder / "distill" / "metrics.json")
+    return Cell(
+        arm=arm,
+        seed=int(seed),
+        top1=measured["top1"],
+        agreement=measured["agreement"],
+        steps=int(trained["steps"]),
+        images=int(trained["images"]),
+        teacher_top1=measured["teacher_top1"],
+    )
 
-    Raises UserError when the arms were not trained for equally many steps.
-    """
-    if len({cell.steps for cell in cells}) > 1:
-        odd = {f"{cell.arm}-{cell.seed}": cell.steps for cell in cells}
-        raise UserError(f"the arms differ in optimiser steps and cannot be compared: {odd}")
-    arms: dict[str, list[Cell]] = {}
-    for cell in cells:
-        arms.setdefault(cell.arm, []).append(cell)
-    lines = [
-        "| arm | seeds | images | steps | top-1, % | agreement with the teacher, % |",
-        "|---|---|---|---|---|---|",
+
+def compare(pipeline: Path, settings: Mapping[str, Any]) -> Comparison:
+    """Read what is there of the arms and seeds. Raises UserError when it cannot be compared."""
+    wanted = [
+        pipeline / "cells" / f"{arm}-{seed}"
+        for arm in settings["arms"]
+        for seed in settings["seeds"]
     ]
-    for arm, group in sorted(
-        arms.items(), key=lambda item: -statistics.mean(c.top1 for c in item[1])
-    ):
-        lines.append(
-            f"| {arm} | {len(group)} | {group[0].images:,} | {group[0].steps:,} "
-            f"| {_spread([c.top1 for c in group])} | {_spread([c.agreement for c in group])} |"
-        )
-    return "\n".join(lines) + "\n"
+    done = [folder for folder in wanted if (folder / "evaluate" / "metrics.json").exists()]
+    if not done:
+        raise UserError(f"no finished cell in {pipeline / 'cells'}; run `dvc repro` first")
+    groups: dict[str, list[Cell]] = {}
+    for folder in done:
+        cell = read_cell(folder)
+        groups.setdefault(cell.arm, []).append(cell)
+    best = sorted(groups.items(), key=lambda item: -statistics.mean(c.top1 for c in item[1]))
+    found = {name: Path(path) for name, path in settings.get("references", {}).items()}
+    comparison = Comparison(
+        arms=dict(best),
+        missing=[folder.name for folder in wanted if folder not in done]
+        + [name for name, path in found.items() if not path.exists()],
+        baseline=settings.get("baseline"),
+        references={name: read_json(path) for name, path in found.items() if path.exists()},
+    )
+    _check_equal(comparison.cells, "steps", "were not trained for equally many optimiser steps")
+    _check_equal(comparison.cells, "teacher_top1", "differ in teacher or test set (teacher_top1)")
+    return comparison
 
 
-def _spread(values: list[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.2f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
+def _check_equal(cells: Sequence[Cell], field: str, problem: str) -> None:
+    values: dict[float, list[str]] = {}
+    for cell in cells:
+        values.setdefault(getattr(cell, field), []).append(cell.name)
+    if len(values) > 1:
+        told = "; ".join(f"{value:,}: {', '.join(names)}" for value, names in values.items())
+        raise UserError(f"the cells {problem} and cannot be compared: {told}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cells", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    cells = read_cells(arguments.cells)
-    with (arguments.out / "cells.csv").open("w", newline="") as file:
+def markdown(comparison: Comparison) -> str:
+    """Best mean first: n, mean and sample standard deviation, difference to the baseline; then the references."""
+    columns = ["arm", "seeds", "images", "steps", "top-1, %", "agreement with the teacher, %"]
+    base = comparison.arms.get(comparison.baseline or "")
+    if base:
+        columns.append(f"top-1 minus {comparison.baseline}, points")
+    rows = []
+    for arm, group in comparison.arms.items():
+        row = [arm, str(len(group)), f"{group[0].images:,}", f"{group[0].steps:,}"]
+        row += [_spread([c.top1 for c in group]), _spread([c.agreement for c in group])]
+        if base:
+            row.append("" if group is base else _difference(group, base))
+        rows.append(row)
+    shown = {**comparison.references, "teacher": {"top1": comparison.cells[0].teacher_top1}}
+    for name, figures in shown.items():
+        top1 = _percent(figures["top1"])
+        if figures.get("sd"):
+            top1 += f" ± {_percent(figures['sd'])}"
+        agreement = _percent(figures["agreement"]) if "agreement" in figures else ""
+        rows.append([name, "", "", "", top1, agreement] + [""] * bool(base))
+    lines = [columns, ["---"] * len(columns), *rows]
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{NOTE}\n"
+    if comparison.missing:
+        text += f"\nnot yet run: {', '.join(comparison.missing)}\n"
+    return text
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = _percent(statistics.mean(values))
+    return f"{mean} ± {_percent(statistics.stdev(values))}" if len(values) > 1 else mean
+
+
+def _difference(group: Sequence[Cell], base: Sequence[Cell]) -> str:
+    own, other = [c.top1 for c in group], [c.top1 for c in base]
+    text = f"{100 * (statistics.mean(own) - statistics.mean(other)):+.2f}"
+    between = interval(own, other)
+    return f"{text} [{100 * between[0]:+.2f}, {100 * between[1]:+.2f}]" if between else text
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """cells.csv, comparison.md, comparison.png."""
+    paths = [folder / name for name in ("cells.csv", "comparison.md", "comparison.png")]
+    with paths[0].open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["arm", "seed", "top1", "agreement", "steps", "images"])
-        for cell in cells:
-            writer.writerow(
-                [cell.arm, cell.seed, cell.top1, cell.agreement, cell.steps, cell.images]
-            )
-    (arguments.out / "comparison.md").write_text(markdown(cells))
+        writer.writerow([field.name for field in fields(Cell)])
+        writer.writerows(astuple(cell) for cell in comparison.cells)
+    paths[1].write_text(markdown(comparison), encoding="utf-8")
+    values = {arm: [100 * c.top1 for c in group] for arm, group in comparison.arms.items()}
+    dot_plot(values, comparison.baseline, paths[2])
+    return paths
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pipeline", type=Path, help="folder of the pipeline")
+    pipeline: Path = parser.parse_args().pipeline
+    try:
+        settings = read_yaml(pipeline / "params.yaml")
+        comparison = compare(pipeline, settings)
+        written = write(comparison, pipeline)
+    except UserError as error:
+        print(f"table: error: {error}", file=sys.stderr)
+        return 2
+    print(markdown(comparison), end="")
+    track.submit(pipeline, settings, [cell.name for cell in comparison.cells], written)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""python -m webdistill: check the parameters, or say what there is to open."""
+"""python -m webdistill: check the parameters or a teacher, or say what there is to open."""
 
 from __future__ import annotations
 
@@ -50,14 +50,52 @@ def main(argv: list[str] | None = None) -> int:
         "--params", type=Path, default=Path("params.yaml"), help="default: params.yaml"
     )
     commands.add_parser("results", help="the figures of the last run and what to open")
+    _add_check_teacher(commands)
     arguments = parser.parse_args(argv)
+    failed = False
     try:
-        text = check(arguments.params) if arguments.command == "check" else results(Path.cwd())
+        match arguments.command:
+            case "check":
+                text = check(arguments.params)
+            case "check-teacher":
+                text, failed = check_teacher(arguments)
+            case _:
+                text = results(Path.cwd())
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     sys.stdout.write(f"{text}\n")
-    return 0
+    return 2 if failed else 0
+
+
+def _add_check_teacher(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    checking = commands.add_parser(
+        "check-teacher",
+        help="will a teacher work with this task: weights, classes, size, normalisation, speed",
+        description="Exit code 0 when nothing failed, else 2.",
+    )
+    add = checking.add_argument
+    add("folder", type=Path, nargs="?", help="of the teacher; default: task.teacher")
+    add(
+        "--images",
+        type=Path,
+        help="pool or Parquet file (id, image) of real images; default: data/fetch/pool if it is there, else "
+        "task.test_images",
+    )
+    add(
+        "--labels",
+        type=Path,
+        help="Parquet file (id, label) for the accuracy; default: none, the task's labels are not read unless named "
+        "here. With it the default of --images is task.test_images",
+    )
+    add("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+
+
+def check_teacher(arguments: argparse.Namespace) -> tuple[str, bool]:
+    """-> the table of findings, and whether one of them failed."""
+    from webdistill.check_teacher.command import run  # torch takes a second
+
+    return run(arguments.folder, arguments.images, arguments.labels, arguments.params)
 
 
 if __name__ == "__main__":

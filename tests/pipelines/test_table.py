@@ -1,55 +1,193 @@
-"""Cells -> table, against figures worked out by hand; and the commands of a cell."""
+"""Cells -> table, interval, picture and tracked comparison, against figures worked out by hand."""
 
 from __future__ import annotations
 
+import csv
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipelines.cell import commands
-from pipelines.table import markdown, read_cells
+from pipelines import track
+from pipelines.table import compare, markdown, write
+from pipelines.welch import interval, t_quantile
+from webdistill.core import tracking
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_json
 
 
-def cell(folder: Path, name: str, top1: float) -> None:
+def cell(
+    folder: Path,
+    name: str,
+    top1: float,
+    steps: int = 1200,
+    teacher: float = 0.9,
+    images: int = 4000,
+) -> None:
     for stage in ("evaluate", "distill"):
-        (folder / name / stage).mkdir(parents=True)
-    write_json({"top1": top1, "agreement": 0.5}, folder / name / "evaluate" / "metrics.json")
-    write_json({"steps": 1200, "images": 4000}, folder / name / "distill" / "metrics.json")
+        (folder / "cells" / name / stage).mkdir(parents=True, exist_ok=True)
+    figures = {"top1": top1, "agreement": 0.5, "teacher_top1": teacher}
+    write_json(figures, folder / "cells" / name / "evaluate" / "metrics.json")
+    trained = {"steps": steps, "images": images}
+    write_json(trained, folder / "cells" / name / "distill" / "metrics.json")
 
 
-def test_mean_and_sample_standard_deviation_best_first(tmp_path: Path) -> None:
+def settings(**changes: Any) -> dict[str, Any]:
+    values = {
+        "stages": ["distill", "evaluate"],
+        "seeds": [0, 1, 2],
+        "arms": {"top-k": {"select.rule": "confident"}, "random": {"select.rule": "random"}},
+    }
+    return {**values, **changes}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    """random: 70, 72, 74 % (mean 72, sd 2); top-k: 80 %, one seed."""
     for seed, top1 in enumerate((0.70, 0.72, 0.74)):
         cell(tmp_path, f"random-{seed}", top1)
     cell(tmp_path, "top-k-0", 0.80)
-    rows = markdown(read_cells(tmp_path)).splitlines()[2:]
-    assert rows == [
+    return tmp_path
+
+
+def test_mean_and_sample_standard_deviation_best_first(pipeline: Path) -> None:
+    lines = markdown(compare(pipeline, settings())).splitlines()
+    assert lines[2:5] == [
         "| top-k | 1 | 4,000 | 1,200 | 80.00 | 50.00 |",
         "| random | 3 | 4,000 | 1,200 | 72.00 ± 2.00 | 50.00 ± 0.00 |",
+        "| teacher |  |  |  | 90.00 |  |",
     ]
+    assert lines[-1] == "not yet run: top-k-1, top-k-2"
 
 
-def test_an_unfinished_cell_is_left_out(tmp_path: Path) -> None:
-    cell(tmp_path, "a-0", 0.5)
-    (tmp_path / "b-0" / "distill").mkdir(parents=True)
-    assert [c.arm for c in read_cells(tmp_path)] == ["a"]
+def test_difference_to_the_baseline_with_its_interval(pipeline: Path) -> None:
+    """b: 75, 77, 79 %, sd 2 as well: difference 5, standard error 2 sqrt(2/3), 4 degrees of freedom."""
+    for seed, top1 in enumerate((0.75, 0.77, 0.79)):
+        cell(pipeline, f"b-{seed}", top1)
+    arms = {"random": {}, "b": {}, "top-k": {}}
+    lines = markdown(compare(pipeline, settings(arms=arms, baseline="random"))).splitlines()
+    half = 2.7764451 * 2 * math.sqrt(2 / 3)
+    assert lines[0].endswith("| top-1 minus random, points |")
+    assert lines[2].endswith("| 80.00 | 50.00 | +8.00 |")  # one seed has no interval
+    assert lines[3].endswith(f"| +5.00 [{5 - half:+.2f}, {5 + half:+.2f}] |")
+    assert lines[4].endswith("| 72.00 ± 2.00 | 50.00 ± 0.00 |  |")
 
 
-def test_a_cell_changes_what_its_arm_says_and_the_seed(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(
-        "stages: [select, distill]\narms:\n  plain: {}\n  other: {select.rule: random, distill.lr: 1e-3}\n"
-    )
-    first, second = commands(tmp_path, "other", 2)
-    assert first[1:5] == ["-m", "stages.select", "--cell", str(tmp_path / "cells" / "other-2")]
-    assert first[5:] == second[5:]
-    assert first[5:] == [
-        "--set",
-        "task.seed=2",
-        "--set",
-        'select.rule="random"',
-        "--set",
-        "distill.lr=0.001",
-    ]
-    with pytest.raises(UserError, match="no arm 'nothing'; it has plain, other"):
-        commands(tmp_path, "nothing", 0)
+def test_only_named_arms_and_seeds_are_tabled(pipeline: Path) -> None:
+    cell(pipeline, "random-3", 0.9)
+    cell(pipeline, "old-0", 0.9)
+    (pipeline / "cells" / "top-k-1" / "distill").mkdir(parents=True)  # unfinished
+    comparison = compare(pipeline, settings())
+    assert [c.name for c in comparison.cells] == ["top-k-0", "random-0", "random-1", "random-2"]
+
+
+def test_references_are_shown_when_they_are_there(pipeline: Path, tmp_path: Path) -> None:
+    write_json({"top1": 0.85, "sd": 0.015, "agreement": 0.75}, tmp_path / "original.json")
+    named = {"on original data": str(tmp_path / "original.json"), "later": str(tmp_path / "none")}
+    text = markdown(compare(pipeline, settings(references=named)))
+    assert "| on original data |  |  |  | 85.00 ± 1.50 | 75.00 |\n| teacher |" in text
+    assert text.endswith("not yet run: top-k-1, top-k-2, later\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 1300}, r"equally many optimiser steps .*: 1,300: top-k-0; 1,200: random-0, r"),
+        ({"teacher": 0.8}, r"differ in teacher or test set .*: 0\.8: top-k-0; 0\.9: random-0, r"),
+    ],
+)
+def test_cells_that_cannot_be_compared_are_refused(
+    pipeline: Path, changes: dict[str, Any], message: str
+) -> None:
+    cell(pipeline, "top-k-0", 0.8, **changes)
+    with pytest.raises(UserError, match=message):
+        compare(pipeline, settings())
+
+
+def test_no_cell_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished cell in"):
+        compare(tmp_path, settings())
+
+
+def test_files_and_their_bytes_are_the_same_each_time(pipeline: Path) -> None:
+    from PIL import Image
+
+    comparison = compare(pipeline, settings(baseline="random"))
+    paths = write(comparison, pipeline)
+    before = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in write(comparison, pipeline)] == before
+    with paths[0].open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["arm"] == "top-k"
+    assert [float(row["top1"]) for row in rows] == [0.8, 0.7, 0.72, 0.74]
+    with Image.open(paths[2]) as picture:
+        width, height = picture.size
+        assert width > 2 * height > 200
+        assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+
+
+def test_quantiles_of_student_agree_with_closed_forms() -> None:
+    """df 1: tan(pi (p - 1/2)); df 2: a sqrt(2 / (1 - a^2)), a = 2p - 1; df 4, 10: printed tables."""
+    for p in (0.6, 0.9, 0.975, 0.995):
+        a = 2 * p - 1
+        assert t_quantile(p, 1) == pytest.approx(math.tan(math.pi * (p - 0.5)), rel=1e-7)
+        assert t_quantile(p, 2) == pytest.approx(a * math.sqrt(2 / (1 - a * a)), rel=1e-7)
+    assert t_quantile(0.975, 4) == pytest.approx(2.7764451, rel=1e-6)
+    assert t_quantile(0.975, 10) == pytest.approx(2.2281389, rel=1e-6)
+    assert t_quantile(0.975, 1e4) == pytest.approx(1.9602012, rel=1e-5)
+
+
+def test_interval_agrees_with_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy comes with mlflow")
+    own, other = [70.1, 72.9, 71.3], [68.0, 75.5, 64.2, 71.0]
+    expected = stats.ttest_ind(own, other, equal_var=False).confidence_interval(0.95)
+    assert interval(own, other) == pytest.approx((expected.low, expected.high), rel=1e-6)
+
+
+def test_interval_of_too_few_or_equal_values() -> None:
+    assert interval([1.0], [1.0, 2.0]) is None
+    assert interval([3.0, 3.0], [1.0, 1.0]) == (2.0, 2.0)
+
+
+def test_a_comparison_is_one_record_and_one_per_cell(pipeline: Path) -> None:
+    named = settings(common={"distill": {"epochs": 3}}, baseline="random")
+    done = compare(pipeline, named)
+    picture = pipeline / "comparison.png"
+    own, *cells = track.records(pipeline, named, [c.name for c in done.cells], [picture])
+    assert (own.stage, own.name, own.artifacts) == ("", pipeline.name, [picture])
+    assert own.parent_params == {"distill.epochs": 3}
+    assert own.metrics["random.top1"] == pytest.approx(0.72)
+    assert [c.stage for c in cells] == ["top-k-0", "random-0", "random-1", "random-2"]
+    assert {c.parent_key for c in cells} == {own.parent_key}
+    assert len({c.key for c in cells}) == 4
+    assert cells[1].params == {
+        "arm": "random", "seed": 0, "distill.epochs": 3, "task.seed": 0, "select.rule": "random",
+    }  # fmt: skip
+    assert cells[1].metrics["evaluate.top1"] == 0.70
+    assert cells[1].metrics["distill.steps"] == 1200
+
+
+def test_keys_tell_comparisons_apart_and_stay_when_cells_are_added(pipeline: Path) -> None:
+    def keys(named: dict[str, Any], cells: list[str]) -> list[str]:
+        own, *rest = track.records(pipeline, named, cells, [])
+        return [own.parent_key, *(record.key for record in rest)]
+
+    first = keys(settings(), ["random-0"])
+    assert keys(settings(arms={**settings()["arms"], "new": {}}), ["random-0"]) == first
+    assert keys(settings(), ["random-0", "random-1"])[:2] == first
+    longer = keys(settings(common={"distill.epochs": 9}), ["random-0"])
+    assert not set(longer) & set(first)
+
+
+def test_tracking_can_be_switched_off(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pipeline)
+    monkeypatch.setenv("WEBDISTILL_TRACKING", "off")
+    track.submit(pipeline, settings(), ["random-0"], [])
+    assert not (pipeline / ".work").exists()
+    started: list[Path] = []
+    monkeypatch.delenv("WEBDISTILL_TRACKING")
+    monkeypatch.setattr(tracking, "launch_flush", started.append)
+    track.submit(pipeline, settings(), ["random-0", "random-1"], [])
+    assert len(started) == 1
+    assert len(list((pipeline / ".work" / "spool").glob("*.json"))) == 3

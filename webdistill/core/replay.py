@@ -86,22 +86,25 @@ def replay(client: MlflowClient, experiment: str, key: str, record: Record) -> N
     """Write one record: its own run, and its share of the parent run. Safe to repeat at any point."""
     begun, ended = _milliseconds(record.started), _milliseconds(record.ended)
     find = partial(_find_or_create, client, experiment, start_time=begun)
-    parent = find(KEY_TAG, record.parent_key, name=record.name, tags=record.tags)
-    tags = {**record.tags, PARENT_TAG: parent.info.run_id, "webdistill.stage": record.stage}
-    child = find(RECORD_TAG, key, name=record.stage, tags=tags)
-    if child.info.status != "RUNNING":
+    own = parent = find(KEY_TAG, record.parent_key, name=record.name, tags=record.tags)
+    if record.stage:
+        tags = {**record.tags, PARENT_TAG: parent.info.run_id, "webdistill.stage": record.stage}
+        own = find(RECORD_TAG, record.key or key, name=record.stage, tags=tags)
+    shared = bool(record.stage) and not record.key  # told to the parent too
+    if shared and own.info.status != "RUNNING":
         return
-    run, above = child.info.run_id, parent.info.run_id
-    _log_params(client, child, {**record.task, **record.params})
+    run, above = own.info.run_id, parent.info.run_id
+    _log_params(client, own, {**record.task, **record.params})
     _log_params(client, parent, record.parent_params)
     metrics = metrics_of(record)
     _log_metrics(client, run, metrics)
-    _log_metrics(client, above, metrics, prefix=f"{record.stage}.")
+    if shared:
+        _log_metrics(client, above, metrics, prefix=f"{record.stage}.")
     _log_data(client, run, record)
     for path in record.artifacts:
         if path.is_file():
             client.log_artifact(run, str(path))
-    for each in (above, run):  # its own run last: one that has ended is complete
+    for each in (above, run) if shared else (run,):  # its own last: one that has ended is complete
         client.set_terminated(each, status=record.status, end_time=ended)
 
 

@@ -38,13 +38,16 @@ T = TypeVar("T")
 class Stage:
     """What a stage's main() works with."""
 
-    def __init__(self, name: str, settings: params.Params, cell: Path | None) -> None:
+    def __init__(
+        self, name: str, settings: params.Params, cell: Path | None, source: Path = Path("data")
+    ) -> None:
         self.name = name
         self.task = settings.task
         self.params: Any = settings.sections[name]
         self.settings = settings
         self.root = Path.cwd()
         self._cell = cell
+        self._source = source  # of a cell: where the outputs of earlier stages are
         self.data = (cell if cell is not None else self.root / "data") / name
         scratch = self.root / ".work"
         if cell is not None:  # outside the cell, which DVC empties before it runs
@@ -62,24 +65,32 @@ class Stage:
     def input(self, name: str) -> Path:
         """A file or folder an earlier stage made, or the user's own. Folders are checked against their manifest.
 
-        In a cell (`--cell`) the cell's own `<stage>/...` is taken when it has it, else the pipeline's `data/`.
+        In a cell (`--cell`) the cell's own `<stage>/...` is taken when it has it, else the one in `--from`.
         """
-        path = Path(name)
-        if self._cell is not None and path.parts[0] == "data":
-            own = self._cell.joinpath(*path.parts[1:])
-            path = own if own.exists() else path
+        path, made_by = self._place(name), _made_by_stage(name)
         if not path.exists():
-            if made_by := _made_by_stage(name):
-                raise UserError(
-                    f"{name} does not exist; run `dvc repro {made_by}` or `dvc pull` first"
-                )
-            raise UserError(f"{name} does not exist; check the path in params.yaml")
+            if made_by is None:
+                raise UserError(f"{name} does not exist; check the path in params.yaml")
+            if path != Path(name):
+                raise UserError(f"{path} does not exist; make it first, or check --from")
+            raise UserError(f"{name} does not exist; run `dvc repro {made_by}` or `dvc pull` first")
         if self._cell is None:
             dependencies.check_declared(self.root, self.name, path, self.settings.raw)
-        if path.is_dir() and _made_by_stage(name):
+        if path.is_dir() and made_by:
             files.check_manifest(path)
-        self.inputs[name] = files.digest(path)
+        read = name if path == Path(name) else os.path.relpath(path, self.root)
+        self.inputs[read] = files.digest(path)
         return path
+
+    def _place(self, name: str) -> Path:
+        """Where `data/<stage>/...` is for a cell: its own, or what `--from` has; else `name` as it stands."""
+        path = Path(name)
+        if self._cell is None or path.parts[0] != "data":
+            return path
+        own = self._cell.joinpath(*path.parts[1:])
+        if own.exists():
+            return own
+        return self._source.joinpath(*path.parts[1:]) if _made_by_stage(name) else path
 
     def scratch(self, *facts: object) -> Path:
         """A folder for work that survives a kill. It is another one when the code or `facts` have changed.
@@ -217,7 +228,7 @@ def _locked(work: Path) -> Iterator[None]:
         yield
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A killed `dvc repro` must not leave its stage running (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -244,7 +255,15 @@ def _arguments(name: str, argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cell",
         type=Path,
+        metavar="FOLDER",
         help="write to FOLDER/<stage>/ instead of data/<stage>/, and prefer inputs found in FOLDER",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FOLDER",
+        help="with --cell: take outputs of earlier stages that the cell lacks from FOLDER/<stage>/; default: data",
     )
     parser.add_argument(
         "--set",
@@ -261,10 +280,12 @@ def run(name: str, main: Callable[[Stage], None], argv: list[str] | None = None)
     arguments = _arguments(name, argv)
     try:
         settings = params.load(arguments.params, arguments.set)
-        _die_with_parent()
+        die_with_parent()
         _prepare(settings)
         cell = arguments.cell.resolve() if arguments.cell is not None else None
-        stage = Stage(name, settings, cell)
+        if arguments.source is not None and cell is None:
+            raise UserError("--from is for cells; name the cell's folder with --cell")
+        stage = Stage(name, settings, cell, arguments.source or Path("data"))
         with _locked(stage.work):
             _run_locked(stage, main)
     except UserError as error:

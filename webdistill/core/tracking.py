@@ -40,7 +40,11 @@ _SECRET_NAME = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run of one stage. Times in seconds since the epoch; a digest is any string naming the content."""
+    """One run of one stage. Times in seconds since the epoch; a digest is any string naming the content.
+
+    Two kinds more, for what is told of a comparison each time its table is made: with `stage` empty metrics and
+    artifacts are the parent's own; with `key` the run of that key is brought up to date, and the parent left alone.
+    """
 
     stage: str
     parent_key: str  # equal for all stages of one configuration: `experiment_key`
@@ -58,6 +62,7 @@ class Record:
     artifacts: Sequence[Path] = ()  # copied by `spool`
     tags: Mapping[str, str] = field(default_factory=dict)
     name: str = ""  # of the parent run; empty: `run_name`
+    key: str = ""  # of a run that may come again; empty: each record is a run
 
 
 def code_digest(root: Path, *folders: str) -> str:
@@ -195,11 +200,18 @@ def launch_flush(folder: Path, seconds: int = FLUSH_SECONDS) -> int:
 
 def submit(record: Record, folder: Path) -> None:
     """Spool `record` and start a flush. Never fails a stage: trouble is one line on stderr."""
+    submit_all([record], folder)
+
+
+def submit_all(records: Sequence[Record], folder: Path) -> None:
+    """Spool `records` in this order and start one flush, as `submit` does."""
     if os.environ.get("WEBDISTILL_TRACKING", "").lower() == "off":
         return
     folder = project_root(folder.parent.parent) / ".work" / "spool"
     try:
-        spool(record, folder)
+        for record in records:
+            spool(record, folder)
         launch_flush(folder)
     except OSError as error:
-        sys.stderr.write(f"{record.stage}: not tracked, the run is unaffected: {error}\n")
+        name = records[0].stage or records[0].name
+        sys.stderr.write(f"{name}: not tracked, the run is unaffected: {error}\n")

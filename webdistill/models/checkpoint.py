@@ -28,6 +28,7 @@ from webdistill.models.zoo import build
 WEIGHTS, CARD = "weights.safetensors", "config.json"
 TORCH_WEIGHTS = ("weights.pt", "weights.pth")  # read when there are no safetensors
 INNER = ("state_dict", "model")  # keys under which training programs put the tensors
+PARALLEL = "module."  # what torch.nn.DataParallel puts before every name
 Triple = tuple[float, float, float]
 
 
@@ -120,6 +121,9 @@ def load_weights(net: Classifier, path: Path, architecture: str) -> None:
     Networks of a library are known under two sets of names, ours and the library's; the file uses either.
     """
     tensors = read_tensors(path)
+    known = net.state_dict().keys() | net.library_names.keys()
+    if not tensors.keys() & known and all(name.startswith(PARALLEL) for name in tensors):
+        tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
     own = {k: v for k, v in net.state_dict().items() if not _is_counter(k)}
     theirs = {ours: name for name, ours in net.library_names.items() if ours in own}
     if len(tensors.keys() & set(theirs.values())) > len(tensors.keys() & own.keys()):
@@ -132,7 +136,8 @@ def load_weights(net: Classifier, path: Path, architecture: str) -> None:
                 f"{path}: tensor '{name}' has shape {list(tensors[name].shape)}, "
                 f"{architecture} needs {list(tensor.shape)}; does the class list fit?"
             )
-    if extra := sorted(k for k in set(tensors) - set(own) if not _is_counter(k)):
+    unknown = sorted(set(tensors) - set(own))
+    if extra := [k for k in unknown if not _is_counter(k) and not k.startswith(net.library_extras)]:
         raise UserError(f"{path} holds tensor '{extra[0]}', which {architecture} does not have")
     with torch.no_grad():
         for name, tensor in own.items():  # state_dict() gives the network's own memory
@@ -166,7 +171,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} holds no dict of tensors, neither itself nor under {' or '.join(map(repr, INNER))}; write it "
             "with torch.save(net.state_dict(), 'weights.pt')"
         )
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}  # DataParallel
+    return found
 
 
 def _is_counter(name: str) -> bool:

@@ -1,31 +1,105 @@
-"""Names in parameters, understood without importing torch: a mistyped one stops before any work."""
+"""Names in parameters, understood without importing torch: a mistyped one stops before any work.
+
+resnet20, resnet18, resnet50, wrn-16-2, vgg13, mobilenetv3-small, shufflenetv2, ...   for 32 and 64 px
+torchvision:resnet50, timm:convnext_tiny   a network of the library, unchanged
+mynets:small   the function `small` of the file mynets.py below the current folder
+"""
 
 from __future__ import annotations
 
 import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from webdistill.core.errors import UserError
 
-Family = Literal["small", "big", "wide"]
+Family = Literal["small", "big", "wide", "vgg", "compact", "torchvision", "timm", "code"]
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A name taken apart: `numbers` are depths or (depth, widen), `name` what the library or the file calls it."""
+
+    family: Family
+    name: str
+    numbers: tuple[int, ...] = ()
+
+
 BIG = {
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),  # of bottleneck blocks
 }  # blocks per stage, widths 64-128-256-512
-EXAMPLES = "resnet8, resnet20, resnet56, resnet18, resnet34, wrn-16-1, wrn-16-2, wrn-40-2"
+VGG = {
+    "vgg8": (1, 1, 1, 1, 1),
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}  # convolutions per stage, widths 64-128-256-512-512
+COMPACT = {
+    "mobilenetv2": "mobilenet_v2",
+    "mobilenetv3-small": "mobilenet_v3_small",
+    "mobilenetv3-large": "mobilenet_v3_large",
+    "shufflenetv2": "shufflenet_v2_x1_0",
+    "shufflenetv2-x0.5": "shufflenet_v2_x0_5",
+}  # what torchvision calls the network
+OURS = ("webdistill", "stages", "pipelines", "tests")
+EXAMPLES = (
+    "resnet8, resnet20, resnet56, resnet18, resnet34, resnet50, wrn-16-1, wrn-16-2, wrn-40-2, "
+    f"{', '.join(VGG)}, {', '.join(COMPACT)}, torchvision:NAME, timm:NAME, FILE:FUNCTION"
+)
 
 
-def parse(architecture: str) -> tuple[Family, tuple[int, ...]]:
-    """`resnet20` -> ("small", blocks per stage), `wrn-16-2` -> ("wide", (depth, widen)). Else UserError."""
+def parse(architecture: str) -> Architecture:
+    """`resnet20` -> small, (3, 3, 3); `wrn-16-2` -> wide, (16, 2); `timm:NAME` -> timm. Else UserError.
+
+    Whether a library has the network is told when it is built; whether a file of the user exists, here.
+    """
     if architecture in BIG:
-        return "big", BIG[architecture]
-    if match := re.fullmatch(r"resnet(\d{1,4})", architecture):
+        return Architecture("big", architecture, BIG[architecture])
+    if architecture in VGG:
+        return Architecture("vgg", architecture, VGG[architecture])
+    if architecture in COMPACT:
+        return Architecture("compact", COMPACT[architecture])
+    if match := re.fullmatch(r"resnet([0-9]{1,4})", architecture):
         depth = int(match[1])
         if depth >= 8 and (depth - 2) % 6 == 0:
-            return "small", ((depth - 2) // 6,) * 3
-    if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,2})", architecture):
+            return Architecture("small", architecture, ((depth - 2) // 6,) * 3)
+    if match := re.fullmatch(r"wrn-([0-9]{1,4})-([0-9]{1,2})", architecture):
         depth, widen = int(match[1]), int(match[2])
         if depth >= 10 and (depth - 4) % 6 == 0 and widen >= 1:
-            return "wide", (depth, widen)
+            return Architecture("wide", architecture, (depth, widen))
+    # No further colon or slash: timm would take hf-hub:OWNER/REPO for an order to download.
+    if match := re.fullmatch(r"(torchvision|timm):([A-Za-z0-9_.-]+)", architecture):
+        return Architecture("timm" if match[1] == "timm" else "torchvision", match[2])
+    if match := re.fullmatch(r"([a-z_]\w*(?:\.[a-z_]\w*)*):[a-z_]\w*", architecture, re.A | re.I):
+        code_file(match[1])
+        return Architecture("code", architecture)
     raise UserError(f"unknown architecture {architecture!r}; examples: {EXAMPLES}")
+
+
+def code_file(module: str) -> Path:
+    """The user's file that a module name stands for: `nets.small` -> ./nets/small.py. Nothing is imported.
+
+    The name may come from a downloaded card, so it must lead to a .py file below the current folder, never to the
+    standard library, an installed package or this project. Raises UserError otherwise.
+    """
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or top in OURS:
+        whose = "this project" if top in OURS else "Python's standard library"
+        raise UserError(
+            f"architecture {module}:...: '{top}' belongs to {whose} and is never called; name a .py file of your own"
+        )
+    root = Path.cwd().resolve()
+    base = root.joinpath(*module.split("."))
+    for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+        if path.is_file() and path.resolve().is_relative_to(root):
+            return path
+    raise UserError(
+        f"architecture {module}:...: there is no file {'/'.join(module.split('.'))}.py below the current folder; "
+        "only networks in files of your own are called"
+    )

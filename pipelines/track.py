@@ -1,0 +1,87 @@
+"""A comparison in MLflow: one parent run with table and picture, below it one run per cell, `<arm>-<seed>`.
+
+A comparison is known by what its cells have in common, a cell by its arm's parameters and its seed: making the table
+again brings the same runs up to date. The stages of a cell have runs of their own, as everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.cell import changes, flat
+from webdistill.core.files import read_json
+from webdistill.core.tracking import Record, submit_all
+
+
+def records(
+    pipeline: Path, settings: Mapping[str, Any], cells: Sequence[str], artifacts: Sequence[Path]
+) -> list[Record]:
+    """The comparison's own record, then one per cell."""
+    name = pipeline.resolve().name
+    parent = _key(name, {key: settings.get(key) for key in ("data", "stages", "common")})
+    every = [_cell(pipeline, settings, cell, parent) for cell in cells]
+    own = Record(
+        stage="",
+        name=name,
+        parent_key=parent,
+        parent_params=dict(flat(settings.get("common", {}))),
+        params={},
+        metrics=_means(every),
+        artifacts=artifacts,
+        started=min(cell.started for cell in every),
+        ended=max(cell.ended for cell in every),
+        status="FINISHED",
+    )
+    return [own, *every]
+
+
+def _cell(pipeline: Path, settings: Mapping[str, Any], name: str, parent: str) -> Record:
+    arm, _, seed = name.rpartition("-")
+    files = {
+        stage: pipeline / "cells" / name / stage / "metrics.json" for stage in settings["stages"]
+    }
+    metrics = {
+        f"{stage}.{key}": value
+        for stage, path in files.items()
+        for key, value in read_json(path).items()
+    }
+    times = [path.stat().st_mtime for path in files.values()]
+    values = changes(settings, arm, int(seed))
+    return Record(
+        stage=name,
+        name=pipeline.resolve().name,
+        key=_key(parent, name, values),
+        parent_key=parent,
+        parent_params={},
+        params={"arm": arm, "seed": int(seed), **values},
+        metrics=metrics,
+        started=min(times),
+        ended=max(times),
+        status="FINISHED",
+    )
+
+
+def _means(cells: Sequence[Record]) -> dict[str, float]:
+    """`<arm>.top1` and `<arm>.agreement`, means over seeds."""
+    values: dict[str, list[float]] = {}
+    for cell in cells:
+        for name in ("top1", "agreement"):
+            key = f"{cell.params['arm']}.{name}"
+            values.setdefault(key, []).append(cell.metrics[f"evaluate.{name}"])
+    return {key: statistics.mean(each) for key, each in values.items()}
+
+
+def _key(*facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def submit(
+    pipeline: Path, settings: Mapping[str, Any], cells: Sequence[str], artifacts: Sequence[Path]
+) -> None:
+    """Spool the records of a comparison; a background flush carries them to MLflow."""
+    submit_all(records(pipeline, settings, cells, artifacts), Path(".work") / "spool")

@@ -1,0 +1,1 @@
+"""python -m webdistill check-teacher: will this teacher work with this task? A few seconds, before any stage runs."""

@@ -1,0 +1,105 @@
+"""Put the checks together: card, weights, images, answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from webdistill.check_teacher import checks, normalisation, pictures
+from webdistill.check_teacher.findings import Finding, failed, table
+from webdistill.core import params
+from webdistill.core.errors import UserError
+from webdistill.core.files import sha256_file
+from webdistill.models.checkpoint import Network, load_network, read_card, weights_file
+from webdistill.models.wrapped import probe
+
+POOL = Path("data/fetch/pool")
+COUNT, LABELLED = 512, 2000  # images looked at; with labels
+NORM_COUNT, NORM_PIXELS = 256, 2_500_000  # for the normalisation: 256 images of 32 px, 49 of 224
+
+
+def run(
+    folder: Path | None, images: Path | None, labels: Path | None, path: Path
+) -> tuple[str, bool]:
+    """-> the table, and whether anything failed. Raises UserError for a missing folder, card or file of images.
+
+    `images`: default the pool if it is there (and no labels are given), else the task's test images. `labels` are
+    read only when they are named.
+    """
+    settings = params.load(path)
+    task = settings.task
+    folder = Path(task.teacher) if folder is None else folder
+    if not folder.is_dir():
+        raise UserError(f"teacher folder {folder} does not exist; name it here or in task.teacher")
+    card = read_card(folder)
+    title = f"{folder}: {card.architecture}, {len(card.classes)} classes, {card.image_size} px"
+    findings = [checks.classes(card, task.classes), checks.image_size(card, settings)]
+    network, loading = load(folder)
+    findings.insert(0, loading)
+    if network is not None:
+        size = task.image_size if settings.raw["score"]["other_image_size"] else card.image_size
+        default = POOL if POOL.is_dir() and labels is None else Path(task.test_images)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(task.threads)
+        try:
+            if images is None and labels is None and not default.exists():
+                findings += without_images(network, size, task.threads)
+            else:
+                source = default if images is None else images
+                findings += with_images(network, source, labels, size, task.threads)
+        finally:
+            torch.set_num_threads(threads)
+    return table(title, findings), failed(findings)
+
+
+def load(folder: Path) -> tuple[Network | None, Finding]:
+    """The teacher, unless it does not load, and what to say about that."""
+    file = weights_file(folder)
+    digest = sha256_file(file)
+    try:
+        network = load_network(folder)
+    except UserError as error:
+        details = (
+            (f"sha256 of {file.name}: {digest}",) if digest != read_card(folder).sha256 else ()
+        )
+        return None, Finding("fail", "loading", str(error), details)
+    kind = "safetensors" if file.suffix == ".safetensors" else "a state dict, read as plain tensors"
+    text = f"{file.name} ({kind}), sha256 {digest[:12]}... as the card says; all tensors fit"
+    return network, Finding("ok", "loading", text)
+
+
+def with_images(
+    network: Network, source: Path, labels: Path | None, size: int, threads: int
+) -> list[Finding]:
+    """The checks that need the network and images of `size` px."""
+    card, count = network.card, COUNT if labels is None else LABELLED
+    found = pictures.read(source, size, count, labels, len(card.classes))
+    if refusal := refused(network, size):
+        return [refusal]
+    answers = checks.answers(network, found.images)
+    return [
+        normalisation.check(network.net, card, found.some(NORM_COUNT, NORM_PIXELS)),
+        checks.sense(answers, card),
+        *([checks.accuracy(answers, found, card)] if labels is not None else []),
+        checks.cost(network, size, answers, threads),
+    ]
+
+
+def without_images(network: Network, size: int, threads: int) -> list[Finding]:
+    """What can be said when there is neither a pool nor a file of test images."""
+    if refusal := refused(network, size):
+        return [refusal]
+    text = (
+        "not checked, there are no images yet; name a Parquet file of any real ones with --images"
+    )
+    return [Finding("warn", "normalisation", text), checks.cost(network, size, None, threads)]
+
+
+def refused(network: Network, size: int) -> Finding | None:
+    """A network may take images of one size only."""
+    try:
+        probe(network.net, (size,), "the teacher")
+    except UserError as error:
+        return Finding("fail", "answers", f"{error}; correct image_size in its card or in the task")
+    return None
