@@ -73,6 +73,6 @@ def test_the_readme_runs_the_two_commands() -> None:
 
 
 def test_overrides_in_the_readme_are_valid_parameters() -> None:
-    found = re.findall(r"dvc exp run -S (\S+)", (ROOT / "README.md").read_text())
+    found = re.findall(r"-S (\S+)", (ROOT / "README.md").read_text())
     assert found
     load(ROOT / "params.yaml", found)

@@ -10,9 +10,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision import models
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.vgg import make_layers
 
 from stages.evaluate import export
 from stages.score import teacher as score
@@ -22,6 +19,10 @@ from webdistill.models.cifar import Classifier, average_to, multiply_adds, param
 from webdistill.models.names import COMPACT, VGG, parse
 from webdistill.models.projected import Projected, map_side
 from webdistill.models.zoo import build
+
+from torchvision import models  # isort: skip  (after webdistill, which lets it import)
+from torchvision.models.resnet import BasicBlock, Bottleneck  # isort: skip
+from torchvision.models.vgg import make_layers  # isort: skip
 
 FAMILIES = ("resnet8", "wrn-10-1", "resnet50", "vgg8", "mobilenetv3-small", "shufflenetv2-x0.5")
 SAME = {"atol": 1e-5, "rtol": 1e-5}
@@ -35,13 +36,18 @@ def lively(net: nn.Module, size: int = 32) -> nn.Module:
             parameter.data.add_(0.2 * torch.randn_like(parameter))
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.5
+            module.momentum = 1.0
         elif isinstance(module, nn.Linear):
             module.weight.data.copy_(torch.randn_like(module.weight) / module.in_features**0.5)
     with torch.no_grad():
-        for _ in range(4):
-            net.train()(torch.randn(8, 3, size, size))
+        net.train()(pictures(4, size))
     return net.eval()
+
+
+def pictures(count: int, size: int) -> torch.Tensor:
+    """Coloured patches [N, 3, S, S] about 0; pure noise would look the same to every network."""
+    patches = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    return F.interpolate(patches, size)
 
 
 # -- names -------------------------------------------------------------------------------------------------
@@ -123,7 +129,7 @@ def test_compact_networks_are_torchvisions_with_two_halvings_less(name: str) -> 
     reference = halved(name, models.get_model(COMPACT[name], weights=None, num_classes=5))
     own = net.state_dict()
     reference.load_state_dict({theirs: own[ours] for theirs, ours in net.library_names.items()})
-    images = torch.randn(2, 3, 32, 32)
+    images = pictures(2, 32)
     logits = reference.eval()(images)
     assert logits.std() > 0.05  # or else everything would be equal
     assert torch.equal(net(images), logits)
@@ -211,7 +217,7 @@ def test_logits_are_the_last_layer_of_the_penultimate_features(name: str) -> Non
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
     net = build(name, 3)
-    F.cross_entropy(net(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 2, 0])).backward()
+    F.cross_entropy(net(torch.randn(4, 3, 16, 16)), torch.tensor([0, 1, 2, 0])).backward()
     without = [
         n for n, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()
     ]
@@ -227,7 +233,9 @@ def test_scores_of_a_network_with_a_neck_are_its_logits() -> None:
     view = score.View(card.sha256, "x", 32, card.mean, card.std, "float32", 2)
     logits, features = zip(*score.forward(Network(net, card), view, images), strict=True)
     x = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
-    np.testing.assert_allclose(np.concatenate(logits), net(x).detach(), atol=2e-3)
+    np.testing.assert_allclose(
+        np.concatenate(logits), net(x).detach(), rtol=1e-3, atol=5e-3
+    )  # float16
     assert np.concatenate(features).shape == (3, 1024)
 
 
@@ -243,8 +251,7 @@ PAIRS = [
     ("mobilenetv3-small", "resnet8", 32),  # student with a neck
     ("resnet8", "mobilenetv3-small", 32),  # teacher with a neck
     ("shufflenetv2-x0.5", "torchvision:resnet18", 32),  # maps of one position
-    ("vgg8", "resnet50", 32),
-    ("resnet8", "torchvision:alexnet", 96),  # teacher's pooling needs 6x6 and gets 2x2
+    ("vgg8", "resnet18", 32),
     ("torchvision:shufflenet_v2_x0_5", "timm:test_efficientnet", 64),
     ("timm:test_resnet", "wrn-10-1", 64),
     ("resnet8", "timm:test_vit", 160),  # a teacher without maps
@@ -287,7 +294,7 @@ def test_a_student_ends_in_any_teachers_classifier(
 def exported_parity(net: nn.Module, size: int, path: Path) -> export.Parity:
     deployable = export.Deployable(net, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).eval()
     export.export(deployable, size, path)
-    images = torch.rand(10, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = pictures(10, size).sigmoid()
     with torch.inference_mode():
         logits = deployable(images).numpy()
     assert np.ptp(logits, axis=0).min() > 1e-3  # a constant would agree with anything
@@ -303,7 +310,7 @@ def test_students_are_exported_to_onnx(name: str, tmp_path: Path) -> None:
     ("student", "teacher", "size"),
     [
         ("shufflenetv2-x0.5", "mobilenetv3-small", 32),
-        ("resnet8", "torchvision:alexnet", 96),
+        ("resnet8", "torchvision:alexnet", 96),  # its pooling makes 6x6 of 2x2
         ("mobilenetv3-small", "timm:test_convnext", 96),
     ],
 )

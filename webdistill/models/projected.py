@@ -49,7 +49,7 @@ class Projected(Classifier):
         self.pooling, self.neck = copy.deepcopy(teacher.pooling), copy.deepcopy(teacher.neck)
         self.fc = copy.deepcopy(teacher.fc)
         for module in (self.pooling, self.neck, self.fc):
-            module.requires_grad_(False)
+            module.eval().requires_grad_(False)
         self._channels = teacher.channels
 
     @property

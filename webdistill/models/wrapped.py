@@ -82,14 +82,22 @@ def wrap(net: nn.Module, num_classes: int, sides: Sequence[int], what: str) -> W
         parent, _, child = name.rpartition(".")
         owner = net.get_submodule(parent)
         setattr(owner, child, nn.Identity())
-        with torch.no_grad():
-            pooled = net(images)
-            if pooled.shape == (1, fc.in_features) and torch.equal(fc(pooled), logits):
-                split = Split(net, GlobalAverage(), nn.Identity(), fc, fc.in_features)
-                return Wrapped(split, tensors).train()
+        if _ends_in(net, fc, images, logits):
+            split = Split(net, GlobalAverage(), nn.Identity(), fc, fc.in_features)
+            return Wrapped(split, tensors).train()
         setattr(owner, child, fc)  # something follows the layer, though it left these logits alone
     split = Split(net, GlobalAverage(), nn.Identity(), Unit(num_classes), num_classes)
     return Wrapped(split, tensors).train()
+
+
+@torch.no_grad()
+def _ends_in(net: nn.Module, fc: nn.Linear, images: Tensor, logits: Tensor) -> bool:
+    """Whether the network, without its last layer, gives what that layer makes the logits of."""
+    try:
+        pooled = net(images)
+    except Exception:  # e.g. a reshape to the number of classes
+        return False
+    return pooled.shape == (1, fc.in_features) and torch.equal(fc(pooled), logits)
 
 
 @torch.no_grad()
