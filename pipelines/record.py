@@ -1,9 +1,10 @@
 """Keep the evidence for a claim: command, parameters, lock, metrics and hardware in one folder of records/.
 
     python -m pipelines.record quickstart --claim "..." --command "make repro" [--measured seconds=312] [FILE ...]
+    python -m pipelines.record compare --pipeline pipelines/compare --claim "..." --command "..."
 
-Writes records/<date>-<name>/: record.json, the params.yaml and dvc.lock of the moment, metrics/<stage>.json of the
-main pipeline and copies of the files named.
+Writes records/<date>-<name>/: record.json, copies of the files named, and the params.yaml and dvc.lock of the moment with
+metrics/<stage>.json of the main pipeline, or with the table of the matrix pipeline that is named.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from webdistill.core.files import write_json
 from webdistill.core.params import STAGES
 
+TABLE = ("cells.csv", "comparison.md", "comparison.png")
 PACKAGES = (
     "torch",
     "torchvision",
@@ -59,15 +61,20 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--claim", required=True)
     parser.add_argument("--command", required=True)
+    parser.add_argument("--pipeline", type=Path, help="a matrix pipeline instead of the main one")
     parser.add_argument("--measured", nargs="*", default=[], metavar="NAME=NUMBER")
     arguments = parser.parse_args()
     folder = Path("records") / f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}-{arguments.name}"
-    (folder / "metrics").mkdir(parents=True, exist_ok=True)
-    for stage in STAGES:
-        shutil.copyfile(Path("data") / stage / "metrics.json", folder / "metrics" / f"{stage}.json")
-    for path in (Path("params.yaml"), Path("dvc.lock"), *arguments.files):
-        taken = path.parent != Path() and path.name in ("params.yaml", "dvc.lock")
-        shutil.copyfile(path, folder / (f"{path.parent.name}.{path.name}" if taken else path.name))
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline: Path | None = arguments.pipeline
+    names = ("params.yaml", "dvc.lock", *(TABLE if pipeline else ()))
+    for path in (*((pipeline or Path()) / name for name in names), *arguments.files):
+        shutil.copyfile(path, folder / path.name)
+    if pipeline is None:
+        (folder / "metrics").mkdir(exist_ok=True)
+        for stage in STAGES:
+            source = Path("data") / stage / "metrics.json"
+            shutil.copyfile(source, folder / "metrics" / f"{stage}.json")
     measured = {
         name: float(value) for name, _, value in (m.partition("=") for m in arguments.measured)
     }
