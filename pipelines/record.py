@@ -3,8 +3,8 @@
     python -m pipelines.record quickstart --claim "..." --command "make repro" [--measured seconds=312] [FILE ...]
     python -m pipelines.record compare --pipeline pipelines/compare --claim "..." --command "..."
 
-Writes records/<date>-<name>/: record.json, copies of the files named, and the params.yaml and dvc.lock of the moment with
-metrics/<stage>.json of the main pipeline, or with the table of the matrix pipeline that is named.
+Writes records/<date>-<name>/: record.json, copies of the files named, and the params.yaml and dvc.lock of the moment
+with metrics/<stage>.json of the main pipeline, or with the table of the matrix pipeline that is named.
 """
 
 from __future__ import annotations

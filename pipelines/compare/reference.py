@@ -2,7 +2,7 @@
 
     python -m pipelines.compare.reference
 
-Needs CIFAR-10's training images, which `python -m pipelines.quickstart_data.source` makes. Writes reference.json: mean of
+Needs the training images that `python -m pipelines.quickstart_data.source` makes. Writes reference.json: mean of
 the seeds, as a line below the arms.
 """
 
@@ -66,7 +66,9 @@ def main() -> int:
     settings = read_yaml(HERE / "params.yaml")
     own, shared = settings["reference"], settings["common"]["distill"]
     if not DATA.exists():
-        problem = UserError(f"{DATA.name} is missing; run python -m pipelines.quickstart_data.source")
+        problem = UserError(
+            f"{DATA.name} is missing; run python -m pipelines.quickstart_data.source"
+        )
         print(f"reference: error: {problem}", file=sys.stderr)
         return 2
     data = load_file(DATA)
@@ -77,7 +79,9 @@ def main() -> int:
         found.append(accuracy(net, data["test_images"], data["test_labels"].long()))
         print(f"seed {seed}: {found[-1]:.4f}", file=sys.stderr, flush=True)
     spread = statistics.stdev(found) if len(found) > 1 else 0.0
-    write_json({"top1": statistics.mean(found), "sd": spread, "seeds": found}, HERE / "reference.json")
+    write_json(
+        {"top1": statistics.mean(found), "sd": spread, "seeds": found}, HERE / "reference.json"
+    )
     return 0
 
 

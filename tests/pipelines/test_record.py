@@ -26,7 +26,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_matrix_pipeline_is_recorded_with_its_own_table(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = "record mine --pipeline matrix --claim better --command run --measured seconds=3 extra.json"
+    words = (
+        "record mine extra.json --pipeline matrix --claim better --command run --measured seconds=3"
+    )
     monkeypatch.setattr(sys, "argv", words.split())
     record.main()
     out = folder / "records" / f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}-mine"
