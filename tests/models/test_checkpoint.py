@@ -12,6 +12,7 @@ import torch
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
 from webdistill.models.checkpoint import load_network, save_network
+from webdistill.models.projected import Projected
 from webdistill.models.zoo import build
 
 CARD: dict[str, object] = {
@@ -104,3 +105,79 @@ def test_a_pickle_in_place_of_the_weights_is_inert(saved: Path) -> None:
     change_card(saved, sha256=sha256_file(path))
     with pytest.raises(UserError, match="no readable safetensors"):
         load_network(saved)
+
+
+# -- weights that torch.save wrote -------------------------------------------------------------------------
+def resave(folder: Path, content: object, name: str = "weights.pt") -> Path:
+    """The folder's weights replaced by a file of torch.save, the card's hash corrected."""
+    (folder / "weights.safetensors").unlink(missing_ok=True)
+    torch.save(content, folder / name)
+    change_card(folder, sha256=sha256_file(folder / name))
+    return folder / name
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", ["weights.pt", "weights.pth"])
+def test_a_state_dict_of_torch_loads(saved: Path, key: str | None, prefix: str, name: str) -> None:
+    net = load_network(saved).net
+    tensors = {f"{prefix}{k}": v for k, v in net.state_dict().items()}
+    resave(saved, tensors if key is None else {key: tensors, "epoch": 3}, name)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(load_network(saved).net(images), net(images))
+
+
+def test_safetensors_come_first(saved: Path) -> None:
+    expected = load_network(saved).net.fc.weight
+    torch.save(build("resnet8", 3).state_dict(), saved / "weights.pt")
+    assert torch.equal(load_network(saved).net.fc.weight, expected)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.pth"])
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_pickle_in_place_of_a_state_dict_is_inert(saved: Path, name: str, raw: bool) -> None:
+    path = resave(saved, {"state_dict": {"fc.weight": Bomb()}}, name)
+    if raw:
+        path.write_bytes(pickle.dumps(Bomb()))
+        change_card(saved, sha256=sha256_file(path))
+    with pytest.raises(
+        UserError, match="holds more than tensors .nothing in it was exec"
+    ) as caught:
+        load_network(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [[torch.zeros(1)], {"fc.weight": 3}, {"model": {"x": [1]}}, torch.zeros(2)]
+)
+def test_other_things_than_state_dicts_are_refused(saved: Path, content: object) -> None:
+    resave(saved, content)
+    with pytest.raises(UserError, match="holds no dict of tensors"):
+        load_network(saved)
+
+
+def test_a_whole_network_in_a_file_is_refused(saved: Path) -> None:
+    resave(saved, build("resnet8", 3))
+    with pytest.raises(UserError, match="holds more than tensors"):
+        load_network(saved)
+
+
+def test_a_state_dict_of_torch_must_fit_too(saved: Path) -> None:
+    resave(saved, build("resnet14", 3).state_dict())
+    with pytest.raises(UserError, match=r"weights\.pt holds tensor 'layer1\.1"):
+        load_network(saved)
+    resave(saved, build("resnet8", 4).state_dict())
+    with pytest.raises(UserError, match=r"'fc\.weight' has shape \[4, 64\]"):
+        load_network(saved)
+
+
+def test_a_student_in_its_teachers_classifier_comes_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Projected(build("resnet8", 3), build("wrn-10-1", 3), side=4).eval()
+    save_network(
+        tmp_path / "net", net, CARD | {"projector": {"classifier_of": "wrn-10-1", "side": 4}}
+    )
+    loaded = load_network(tmp_path / "net").net
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(loaded(images), net(images))
+    assert loaded.features(images).shape == (2, 64, 4, 4)
