@@ -87,7 +87,7 @@ class Distill(Section):
         Literal["kd", "dfnd", "simkd", "kd3", "mosaic", "odsd"],
         Field(description="distillation method; its options are in the section of its name"),
     ]
-    student: Annotated[str, Field(description="architecture name, e.g. resnet8, wrn-16-1")]
+    student: Annotated[str, Field(description="architecture, see webdistill.models.names")]
     epochs: Annotated[int, Field(ge=1, le=10_000, description="passes over the selected images")]
     steps_per_epoch: Annotated[
         Annotated[int, Field(ge=1)] | None,

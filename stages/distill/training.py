@@ -20,6 +20,7 @@ from webdistill.core.stage import Stage
 from webdistill.images.pool import load_images
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import Network, load_network
+from webdistill.models.names import own_code
 from webdistill.models.zoo import build
 
 SAVE_EVERY = 15.0  # seconds between saved states; decides nothing but what a kill costs
@@ -57,7 +58,9 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
     ids, images = load_images(
         pool, chosen["id"].to_pylist(), size=stage.task.image_size, workers=stage.task.threads
     )
-    student = build(settings.student, len(stage.task.classes)).to(device)
+    for file in own_code(settings.student, guide.card.architecture):
+        stage.input(file)
+    student = build(settings.student, len(stage.task.classes), stage.task.image_size).to(device)
     guide.net.to(device)
     views = Views(
         torch.from_numpy(images).to(device),

@@ -16,6 +16,7 @@ def main(stage: Stage) -> None:
     from webdistill.images.sheet import contact_sheet
     from webdistill.models.checkpoint import load_network
     from webdistill.models.cifar import multiply_adds, parameters
+    from webdistill.models.names import own_code
 
     task, settings = stage.task, stage.params
     torch.set_num_threads(task.threads)
@@ -29,6 +30,8 @@ def main(stage: Stage) -> None:
             raise UserError(
                 f"task.classes in params.yaml and the classes of {key} differ; they must be equal"
             )
+    for file in own_code(student.card.architecture, teacher.card.architecture):
+        stage.input(file)
     size = student.card.image_size
     test = testset.read(
         stage.input(task.test_images), stage.input(task.test_labels), size, len(task.classes)

@@ -15,11 +15,15 @@ def main(stage: Stage) -> None:
     from webdistill.core.errors import UserError
     from webdistill.core.files import read_table
     from webdistill.models.checkpoint import load_network
+    from webdistill.models.names import own_code
 
     task, settings = stage.task, stage.params
     torch.set_num_threads(task.threads)
     network = load_network(stage.input(task.teacher))
     card = network.card
+    own = own_code(card.architecture)
+    for file in own:
+        stage.input(file)
     teacher.check_card(card, task.classes, task.image_size, settings.other_image_size, task.teacher)
     pool = sorted(stage.input("data/fetch/pool").glob("*.parquet"))
     images = sum(read_table(shard, ["id"]).num_rows for shard in pool)
@@ -39,7 +43,8 @@ def main(stage: Stage) -> None:
         batch_size=settings.batch_size,
     )
 
-    work = stage.scratch(task.threads, torch.__version__, str(network.net.fc.weight.device))
+    facts = (task.threads, torch.__version__, str(network.net.fc.weight.device))
+    work = stage.scratch(*facts, [stage.inputs[file] for file in own])
     targets = {shard: work / view.name(shard) for shard in pool}
     if earlier := sum(target.exists() for target in targets.values()):
         stage.log(f"{earlier} of {len(pool)} shards were finished by an earlier run")

@@ -14,7 +14,7 @@ from torch import nn
 from webdistill.core.errors import UserError
 from webdistill.models.checkpoint import load_network, save_network
 from webdistill.models.cifar import Classifier
-from webdistill.models.names import parse
+from webdistill.models.names import own_code, parse
 from webdistill.models.zoo import build
 
 NET = """
@@ -68,6 +68,13 @@ def test_a_function_of_a_file_is_called_and_wrapped(project: Path) -> None:
     assert (net.channels, net.fc.out_features) == (5, 4)
     assert net.library_names["head.weight"] == "fc.weight"
     assert build("mynets:Small", 4).fc.in_features == 5  # a class; no size given
+
+
+def test_the_file_of_a_network_is_named_as_an_input(project: Path) -> None:
+    (project / "nets").mkdir()
+    (project / "nets" / "mine.py").write_text(NET)
+    assert own_code("resnet8", "nets.mine:small", "timm:resnet18") == ["nets/mine.py"]
+    assert own_code("resnet8", "wrn-16-1") == []
 
 
 def test_packages_and_their_relative_imports(project: Path) -> None:

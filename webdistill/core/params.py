@@ -44,7 +44,9 @@ class Task(Section):
         Field(min_length=2, description="class names, in the teacher's output order"),
     ]
     image_size: Annotated[int, Field(ge=8, le=1024, description="side of the training images, px")]
-    teacher: Annotated[str, Field(description="folder with weights.safetensors and config.json")]
+    teacher: Annotated[
+        str, Field(description="folder with weights (.safetensors, .pt) and config.json")
+    ]
     test_images: Annotated[
         str, Field(description="Parquet of test images (id, image); the leak guard reads it")
     ]

@@ -82,6 +82,13 @@ def parse(architecture: str) -> Architecture:
     raise UserError(f"unknown architecture {architecture!r}; examples: {EXAMPLES}")
 
 
+def own_code(*architectures: str) -> list[str]:
+    """The user's files among these architectures, relative to the current folder: inputs of whatever builds them."""
+    named = [name.partition(":")[0] for name in architectures if parse(name).family == "code"]
+    root = Path.cwd().resolve()
+    return [code_file(module).relative_to(root).as_posix() for module in named]
+
+
 def code_file(module: str) -> Path:
     """The user's file that a module name stands for: `nets.small` -> ./nets/small.py. Nothing is imported.
 
