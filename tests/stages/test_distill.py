@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -271,3 +273,21 @@ def test_selection_weights_reach_the_loss() -> None:
     train(heavy, 0, 1)
     train(plain, 0, 1)
     assert heavy.rows[0]["loss"] != plain.rows[0]["loss"]
+
+
+def test_the_loop_needs_no_more_than_torch_numpy_and_the_parameters() -> None:
+    """It must run where only these can be installed; tables, tracking and images belong to the stage around it."""
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"pyarrow", "mlflow", "dvc", "rich", "faiss", "open_clip", "PIL", "timm"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+import stages.distill.loop
+from stages.distill.methods import dfnd, kd, kd3, mosaic, odsd, simkd
+from webdistill.models.zoo import build
+build("resnet8", 10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
