@@ -60,12 +60,18 @@ def test_every_arm_is_a_valid_set_of_parameters(name: str) -> None:
     assert len(set(resolved.values())) == len(resolved), "two arms are the same"
 
 
+COMPARED = read_yaml(ROOT / "pipelines" / "compare" / "params.yaml")
+KD_RATE = COMPARED["common"]["distill"]["lr"]
+
+
 def test_every_ablation_changes_one_thing() -> None:
     settings, _ = read("ablate")
     common = dict(cell.flat(settings["common"]))
     for arm, change in settings["arms"].items():
         flat = dict(cell.flat(change))
         assert all(common[key] != value for key, value in flat.items()), arm
+        if arm == "no_shared_classifier":  # another loss, which needs another rate
+            assert flat.pop("distill.lr") == COMPARED["arms"]["kd"]["distill"].get("lr", KD_RATE)
         assert len({key.rpartition(".")[0] for key in flat}) == (arm != "full"), arm
 
 
