@@ -15,6 +15,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import subprocess
 from pathlib import Path
 
 from webdistill.core.files import write_json
@@ -55,6 +56,13 @@ def hardware() -> dict[str, object]:
     }
 
 
+def revision() -> str:
+    """The commit that was measured, with `-dirty` when the working tree differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name")
@@ -83,6 +91,7 @@ def main() -> None:
             "claim": arguments.claim,
             "command": arguments.command,
             "measured": measured,
+            "revision": revision(),
             "hardware": hardware(),
         },
         folder / "record.json",

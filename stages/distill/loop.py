@@ -56,7 +56,8 @@ class Run:
         )
         self.optimisers = _optimisers(self.method, self.settings)
         self._bases = [group["lr"] for each in self.optimisers for group in each.param_groups]
-        repeated = self.settings.views if self.settings.views < self.settings.epochs else 0
+        shown = self.settings.epochs * self.steps_per_epoch * self.settings.batch_size
+        repeated = self.settings.views if self.settings.views * self.count < shown else 0
         self.answers = Answers(self._teacher, self.views, repeated, self.method.needs_maps)
         self.history = History(self.classes, self.count)
         self.passes = 0  # begun passes over the kept images
@@ -104,7 +105,7 @@ class Run:
             yield view, torch.from_numpy(rows).to(self.device)
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step. -> its figures, on the device: reading them there would make the device wait."""
+        """One optimiser step. -> its figures, on the device."""
         with self._autocast():
             losses, logits = self.method.losses(batch)
         total = torch.stack(list(losses.values())).sum()

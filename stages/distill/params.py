@@ -88,7 +88,7 @@ class Distill(Section):
         Field(description="distillation method; its options are in the section of its name"),
     ]
     student: Annotated[str, Field(description="architecture, see webdistill.models.names")]
-    epochs: Annotated[int, Field(ge=1, le=10_000, description="passes over the selected images")]
+    epochs: Annotated[int, Field(ge=1, le=10_000, description="epochs of steps_per_epoch steps")]
     steps_per_epoch: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Field(description="optimiser steps of an epoch; null = selected images / batch_size"),
@@ -119,7 +119,7 @@ class Distill(Section):
         int,
         Field(
             ge=0,
-            description="distinct views per image; the teacher answers each once. 0 = always new",
+            description="distinct views per image; answers to repeating ones are kept. 0 = always new",
         ),
     ]
     precision: Annotated[

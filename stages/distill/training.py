@@ -58,7 +58,7 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
     ids, images = load_images(
         pool, chosen["id"].to_pylist(), size=stage.task.image_size, workers=stage.task.threads
     )
-    for file in own_code(settings.student, guide.card.architecture):
+    for file in own_code(settings.student, *guide.card.built_from):
         stage.input(file)
     student = build(settings.student, len(stage.task.classes), stage.task.image_size).to(device)
     guide.net.to(device)
@@ -77,7 +77,7 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
         confidence=torch.tensor(chosen["confidence"].to_pylist()),
     )
     method = build_method(settings, student, guide.net, stage.task.image_size)
-    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = Run(
         settings=settings,
         seed=stage.task.seed,
@@ -119,7 +119,15 @@ def _restored(prepared: Prepared) -> int:
         return 0
     try:
         return prepared.run.restore(prepared.state)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
         prepared.state.unlink()
         raise UserError(
             f"{prepared.state} was damaged and has been removed ({type(error).__name__}); run again from epoch 1"

@@ -30,7 +30,7 @@ def main(stage: Stage) -> None:
             raise UserError(
                 f"task.classes in params.yaml and the classes of {key} differ; they must be equal"
             )
-    for file in own_code(student.card.architecture, teacher.card.architecture):
+    for file in own_code(*student.card.built_from, *teacher.card.built_from):
         stage.input(file)
     size = student.card.image_size
     test = testset.read(

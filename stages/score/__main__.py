@@ -21,7 +21,7 @@ def main(stage: Stage) -> None:
     torch.set_num_threads(task.threads)
     network = load_network(stage.input(task.teacher))
     card = network.card
-    own = own_code(card.architecture)
+    own = own_code(*card.built_from)
     for file in own:
         stage.input(file)
     teacher.check_card(card, task.classes, task.image_size, settings.other_image_size, task.teacher)

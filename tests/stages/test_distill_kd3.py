@@ -416,6 +416,24 @@ def test_dfnd_keeps_the_surest_share_once_also_where_probabilities_round_to_one(
     assert method.select(pool, 1, 10) is None
 
 
+# -- low precision -----------------------------------------------------------------------------------------
+def test_losses_that_need_float32_get_it_inside_autocast() -> None:
+    torch.manual_seed(0)
+    student, labels, weight = torch.randn(8, 5), torch.arange(8) % 5, torch.rand(8)
+    matrix = torch.softmax(torch.randn(5, 5), 1)
+    pair = torch.nn.functional.normalize(torch.randn(8, 16), dim=1)
+
+    def found(low: bool) -> list[torch.Tensor]:
+        own, first = student.clone().requires_grad_(), pair.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            noisy = noisy_label_loss(own, labels, matrix, weight)
+            contrast = nt_xent(first, pair.flip(1), 0.3)
+        return [noisy, contrast, *torch.autograd.grad(noisy + contrast, [own, first])]
+
+    for low, full in zip(found(True), found(False), strict=True):
+        torch.testing.assert_close(low.detach(), full.detach(), rtol=1e-6, atol=1e-7)
+
+
 # -- history -----------------------------------------------------------------------------------------------
 def test_history_counts_shares_churn_and_bits() -> None:
     history = History(("a", "b"), 4)

@@ -55,6 +55,12 @@ class Card(Section):
     licence: str = ""
     projector: ProjectorCard | None = None
 
+    @property
+    def built_from(self) -> tuple[str, ...]:
+        """Every architecture that is built to load this network."""
+        owner = (self.projector.classifier_of,) if self.projector is not None else ()
+        return (self.architecture, *owner)
+
 
 @dataclass(frozen=True)
 class Network:

@@ -34,7 +34,8 @@ class NoiseAdaptation(nn.Module):
 
 def noisy_label_loss(student: Tensor, labels: Tensor, matrix: Tensor, weight: Tensor) -> Tensor:
     """Mean of -w_i log (softmax(z_i) Q)_{label_i}; logits [B, K], labels [B], Q [K, K], weight [B]."""
-    adapted = torch.softmax(student, dim=1) @ matrix
+    with torch.autocast(student.device.type, enabled=False):  # bfloat16 has no room near 1
+        adapted = torch.softmax(student.float(), dim=1) @ matrix.float()
     own = adapted.gather(1, labels[:, None])[:, 0]
     return -(weight * own.clamp_min(1e-12).log()).mean()
 

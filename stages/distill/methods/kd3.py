@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
@@ -54,7 +55,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     Mean over all 2B views v of -log( exp(v.v+ / t) / sum_{u != v} exp(v.u / t) ).
     """
     views = torch.cat([first, second]).float()
-    similarity = views @ views.T / temperature
+    with torch.autocast(views.device.type, enabled=False):  # cosines need float32
+        similarity = views @ views.T / temperature
     similarity.fill_diagonal_(-torch.inf)
     count = len(first)
     positive = torch.arange(2 * count, device=views.device).roll(count)
@@ -75,7 +77,7 @@ def statistics_kept(net: nn.Module) -> Iterator[None]:
 
     Our reading: the student is tested on images, not on their perturbed versions.
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
