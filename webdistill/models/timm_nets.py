@@ -30,7 +30,8 @@ def from_timm(name: str, num_classes: int, image_size: int | None) -> Classifier
     try:
         net: Any = timm.create_model(name, pretrained=False, num_classes=num_classes)
     except Exception as error:  # an unknown tag, an architecture without a classifier, ...
-        raise UserError(f"{what} cannot be built: {str(error).splitlines()[0]}") from None
+        problem = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what} cannot be built: {problem}") from None
     own = net.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
     sides = (image_size or own,)
     tensors = net.state_dict(keep_vars=True)

@@ -32,7 +32,7 @@ def from_code(architecture: str, num_classes: int, image_size: int | None) -> Cl
         net = make(num_classes=num_classes)
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything; its own line is named
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = (str(error) or "no message").splitlines()[0]
         raise UserError(

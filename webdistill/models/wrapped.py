@@ -109,7 +109,7 @@ def probe(net: nn.Module, sides: Sequence[int], what: str) -> tuple[Tensor, Tens
         images = torch.randn(1, 3, side, side, generator=noise)
         try:
             return images, net(images)
-        except Exception as error:
+        except Exception as error:  # each network refuses in its own way; the next size is tried
             problems.append(f"{side} px: {(str(error) or type(error).__name__).splitlines()[0]}")
     raise UserError(f"{what} takes no image of {'; of '.join(problems)}")
 
