@@ -32,7 +32,12 @@ def export(stage: Stage, prepared: Prepared) -> None:
         run.history.add(0, prepared.everything)
     student = run.method.student().cpu()
     with stage.output("student") as folder:
-        save_network(folder, student, _card(prepared, student, stage.task.image_size))
+        save_network(
+            folder,
+            student,
+            _card(prepared, student, stage.task.image_size),
+            run.settings.deconfound.inference,
+        )
     with stage.output("curve.csv") as path:
         _write_rows(path, run.rows)
     with stage.output("selection_history.csv") as path:
@@ -50,7 +55,7 @@ def export(stage: Stage, prepared: Prepared) -> None:
             "train_agreement": round(last["agreement"], 6),
             "kept_share": round(chosen["kept_share"], 6),
             "empty_choices": run.empty_choices,
-            "student_parameters": parameters(student),
+            "student_parameters": _answering(run, student),
         }
     )
     stage.log(
@@ -64,6 +69,12 @@ def export(stage: Stage, prepared: Prepared) -> None:
     stage.when_published(lambda: remove(prepared.state.parent))
 
 
+def _answering(run: Run, student: Classifier) -> int:
+    """Parameters of what the student answers with."""
+    unused = student.compensation if run.settings.deconfound.inference == "raw" else None
+    return parameters(student) - (parameters(unused) if unused is not None else 0)
+
+
 def _card(prepared: Prepared, student: Classifier, image_size: int) -> dict[str, object]:
     settings, card = prepared.run.settings, prepared.teacher.card
     found: dict[str, object] = {
@@ -73,7 +84,7 @@ def _card(prepared: Prepared, student: Classifier, image_size: int) -> dict[str,
         "image_size": image_size,
         "mean": list(card.mean),
         "std": list(card.std),
-        "parameters": parameters(student),
+        "parameters": _answering(prepared.run, student),
         "trained_on": f"{prepared.run.count} selected web images, teacher {card.sha256[:16]}",
     }
     if isinstance(student, Projected):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stages.distill.answers import Answers
+from stages.distill.deconfound import DrawnDictionary, overhead
 from stages.distill.history import History, Row
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.params import Distill
@@ -65,6 +66,12 @@ class Run:
         self.pool = Pool(
             lambda: self.look(self.teacher), lambda: self.look(self.method.student())[0]
         )
+        plug_in = self.settings.deconfound
+        self._drawn: DrawnDictionary | None = None
+        if plug_in.enabled and plug_in.dictionary == "drawn":
+            self._drawn = DrawnDictionary(
+                plug_in.drawn, self.seed, lambda x: self.teacher.pool(self._teacher(x)[1])
+            )
 
     # -- one epoch -----------------------------------------------------------------------------------------
     def epoch(self, number: int) -> Iterator[int]:
@@ -74,6 +81,7 @@ class Run:
         views, until the steps are done.
         """
         self._choose(number)
+        self._refresh(number)
         rng = np.random.default_rng([self.seed, number])
         self.method.train()
         sums: dict[str, Tensor] = {}
@@ -106,8 +114,7 @@ class Run:
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step. -> its figures, on the device."""
-        with self._autocast():
-            losses, logits = self.method.losses(batch)
+        losses, logits = self._losses(self.method, batch)
         total = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(total)):
             names = [self.ids[i] for i in batch.rows[:8].tolist()]
@@ -124,6 +131,32 @@ class Run:
         if len(losses) > 1:
             figures |= {name: value.detach() for name, value in losses.items()}
         return figures
+
+    def _losses(self, method: Method, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        with self._autocast():
+            return method.losses(batch)
+
+    def compensation_overhead(self) -> float:
+        """Share of a step's time that the student's compensation adds; measured on a copy, changes nothing."""
+        rows = torch.arange(self.settings.batch_size, device=self.device)
+        images = self.views(0, rows)
+        logits, maps = self._teacher(images)
+        kept = maps if self.method.needs_maps else None
+        batch = Batch(images, logits, kept, self.weight[rows], rows, np.random.default_rng(0))
+
+        def step(method: Method, batch: Batch) -> None:
+            losses, _ = self._losses(method, batch)
+            torch.stack(list(losses.values())).sum().backward()
+
+        return overhead(self.method, batch, step)
+
+    def _refresh(self, number: int) -> None:
+        """A new confounder dictionary, where the method's own images make it and epoch `number` begins with one."""
+        if self._drawn is not None and self._drawn.due(number):
+            compensation = self.method.student().compensation
+            assert compensation is not None
+            found = self._drawn.draw(self.method, number)
+            compensation.set_dictionary(found.prototypes, found.prior)
 
     # -- choice of images ----------------------------------------------------------------------------------
     @property
@@ -157,7 +190,7 @@ class Run:
             with self._autocast():
                 maps = net.features(self.views.plain(rows))
                 pooled = net.pool(maps)
-                logits.append(net.fc(pooled).float())
+                logits.append(net.answer(pooled).float())
             features.append(pooled.float())
         net.train(was_training)
         return torch.cat(logits), torch.cat(features)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from webdistill.core.errors import UserError
 from webdistill.core.params import Section
+from webdistill.models.compensation import Attention, Query
 from webdistill.models.names import Precision, parse
 
 Weighting = Literal["disagreement", "agreement", "none"]
@@ -80,6 +81,40 @@ class OdsdSettings(Section):
     relation: Annotated[float, Field(ge=0, description="weight of the relational loss")]
 
 
+class DrawnSettings(Section):
+    """Options of `deconfound.dictionary: drawn`."""
+
+    images: Annotated[int, Field(ge=2, description="images drawn for a dictionary")]
+    count: Annotated[int, Field(ge=2, description="N, number of prototypes")]
+    dims: Annotated[int, Field(ge=1, description="PCA dimensions to cluster in")]
+    start: Annotated[
+        int, Field(ge=0, description="finished epochs before the first; raw until then")
+    ]
+    every: Annotated[int, Field(ge=1, description="epochs from one dictionary to the next")]
+
+
+class DeconfoundSettings(Section):
+    """KDCI, for any method."""
+
+    enabled: Annotated[bool, Field(description="compensate the student's answers in all losses")]
+    dictionary: Annotated[
+        Literal["prototypes", "drawn", "random"],
+        Field(
+            description="of stage prototypes, of images that the method makes, or noise of equal size (control)"
+        ),
+    ]
+    attention: Annotated[
+        Attention, Field(description="over prototypes; random: the same for every image")
+    ]
+    query: Annotated[Query, Field(description="what attends: the student's raw logits or features")]
+    prior: Annotated[bool, Field(description="weight prototypes by their share of the images")]
+    inference: Annotated[
+        Literal["compensated", "raw"],
+        Field(description="which answers the exported student gives"),
+    ]
+    drawn: Annotated[DrawnSettings, Field(description="options of dictionary drawn")]
+
+
 class Distill(Section):
     """Student, method and schedule."""
 
@@ -136,6 +171,7 @@ class Distill(Section):
     dfnd: Annotated[DfndSettings, Field(description="options of method dfnd")]
     mosaic: Annotated[MosaicSettings, Field(description="options of method mosaic")]
     odsd: Annotated[OdsdSettings, Field(description="options of method odsd")]
+    deconfound: Annotated[DeconfoundSettings, Field(description="KDCI, for any method")]
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from stages.distill.deconfound import attach, read_dictionary
 from stages.distill.loop import Run
 from stages.distill.methods import Choice
 from stages.distill.methods import build as build_method
@@ -77,6 +78,11 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
         confidence=torch.tensor(chosen["confidence"].to_pylist()),
     )
     method = build_method(settings, student, guide.net, stage.task.image_size)
+    if settings.deconfound.enabled:
+        dictionary = None
+        if settings.deconfound.dictionary != "drawn":
+            dictionary = read_dictionary(stage.input("data/prototypes/prototypes.safetensors"))
+        attach(method, settings.deconfound, dictionary, guide.net.fc.in_features)
     method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = Run(
         settings=settings,
@@ -111,6 +117,10 @@ def train(stage: Stage, prepared: Prepared) -> None:
     seconds = time.monotonic() - begun
     if total:
         stage.track_metrics({"images_per_second": total / max(seconds, 1e-9)})
+    if run.settings.deconfound.enabled:
+        share = run.compensation_overhead()
+        stage.track_metrics({"deconfound_overhead": share})
+        stage.log(f"de-confounding adds {share:.1%} to the time of a step")
 
 
 def _restored(prepared: Prepared) -> int:

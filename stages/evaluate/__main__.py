@@ -9,18 +9,19 @@ def main(stage: Stage) -> None:
     """Run student and teacher on the test set, write the figures, export the student."""
     import torch
 
-    from stages.evaluate import export, latency, results, testset
+    from stages.evaluate import export, latency, measures, results, testset
     from stages.evaluate.forward import as_input, logits
     from webdistill.core.errors import UserError
     from webdistill.core.files import write_table
     from webdistill.images.sheet import contact_sheet
-    from webdistill.models.checkpoint import load_network
+    from webdistill.models.checkpoint import Answers, load_network
     from webdistill.models.cifar import multiply_adds, parameters
     from webdistill.models.names import own_code
 
     task, settings = stage.task, stage.params
     torch.set_num_threads(task.threads)
-    student = load_network(stage.input("data/distill/student"))
+    folder = stage.input("data/distill/student")
+    student = load_network(folder)
     teacher = load_network(stage.input(task.teacher))
     for network, key in (
         (student, "data/distill/student/config.json"),
@@ -74,6 +75,20 @@ def main(stage: Stage) -> None:
         "teacher_multiply_adds": multiply_adds(teacher.net, size),
         "onnx_agreement": parity.agreement,
     }
+    if student.card.compensation is not None:
+        exported = student.card.compensation.inference
+        other_answers: Answers = "raw" if exported == "compensated" else "compensated"
+        twin = load_network(folder, other_answers)
+        unused = export.Deployable(twin.net, twin.card.mean, twin.card.std).eval()
+        given = logits(unused, test.images, stage.progress, f"student, {other_answers}")
+        figures[f"{exported}_top1"] = figures["top1"]
+        figures[f"{other_answers}_top1"] = round(
+            measures.top_k(given, test.labels, 1), results.DIGITS
+        )
+        stage.log(
+            f"student raw {figures['raw_top1']:.1%}, compensated {figures['compensated_top1']:.1%}; "
+            f"the exported one answers {exported}"
+        )
     stage.metrics(figures)
     times = latency.latencies(deployable, graph, size)
     stage.track_metrics({**times, "onnx_max_difference": parity.difference})

@@ -95,7 +95,7 @@ def forward(
         with torch.autocast(device.type, torch.bfloat16, enabled=view.precision == "bfloat16"):
             maps = network.net.features(x)
         features = network.net.pool(maps.float())
-        logits = network.net.fc(features)
+        logits = network.net.answer(features)
         one, two = (t[: len(batch)].half().cpu().numpy() for t in (logits, features))
         yield one, two
 

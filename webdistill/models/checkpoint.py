@@ -9,7 +9,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -21,11 +21,14 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, sha256_file, write_json
 from webdistill.core.params import Section
 from webdistill.models.cifar import Classifier
+from webdistill.models.compensation import Attention, Compensation, Query
 from webdistill.models.projected import Projected
 from webdistill.models.usercode import refuse_beside
 from webdistill.models.zoo import build
 
 WEIGHTS, CARD = "weights.safetensors", "config.json"
+COMPENSATION = "compensation.safetensors"
+Answers = Literal["compensated", "raw"]
 TORCH_WEIGHTS = ("weights.pt", "weights.pth")  # read when there are no safetensors
 INNER = ("state_dict", "model")  # keys under which training programs put the tensors
 PARALLEL = "module."  # what torch.nn.DataParallel puts before every name
@@ -37,6 +40,16 @@ class ProjectorCard(Section):
 
     classifier_of: Annotated[str, Field(description="the teacher's architecture")]
     side: Annotated[int, Field(ge=1, description="side of the maps that the projector sees")]
+
+
+class CompensationCard(Section):
+    """How a student's answers are compensated (see webdistill.models.compensation)."""
+
+    query: Query
+    attention: Attention
+    prior: Annotated[bool, Field(description="prototypes weighted by their prior")]
+    inference: Annotated[Answers, Field(description="which answers the network gives")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description=f"of {COMPENSATION}")]
 
 
 class Card(Section):
@@ -54,6 +67,7 @@ class Card(Section):
     test_accuracy: float | None = None
     licence: str = ""
     projector: ProjectorCard | None = None
+    compensation: CompensationCard | None = None
 
     @property
     def built_from(self) -> tuple[str, ...]:
@@ -70,23 +84,53 @@ class Network:
     card: Card
 
 
-def load_network(folder: Path) -> Network:
+def load_network(folder: Path, answers: Answers | None = None) -> Network:
     """A teacher or student: a folder with weights (see `weights_file`) and `config.json` (its card), in eval mode.
 
-    Raises UserError when the card lacks a key, the file's hash differs from the card, or names or shapes of the
-    tensors do not fit the architecture.
+    `answers`: of a compensated student; None gives those that its card names. Raises UserError when the card lacks a
+    key, a file's hash differs from the card, or names or shapes of the tensors do not fit the architecture.
     """
     card, path = read_card(folder), weights_file(folder)
-    found = sha256_file(path)
-    if found != card.sha256:
-        raise UserError(
-            f"{path} has sha256 {found[:12]}..., {folder / CARD} says {card.sha256[:12]}...; "
-            "restore the file or correct the card"
-        )
+    _check_hash(path, card.sha256)
     net = construct(card, folder)
     load_weights(net, path, card.architecture)
+    if card.compensation is not None and (answers or card.compensation.inference) == "compensated":
+        net.compensation = _read_compensation(folder / COMPENSATION, card.compensation, net)
     net.eval().requires_grad_(False)
     return Network(net.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    found = sha256_file(path)
+    if found != expected:
+        raise UserError(
+            f"{path} has sha256 {found[:12]}..., {path.parent / CARD} says {expected[:12]}...; "
+            "restore the file or correct the card"
+        )
+
+
+def _read_compensation(path: Path, card: CompensationCard, net: Classifier) -> Compensation:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist, but {path.parent / CARD} names a compensation")
+    _check_hash(path, card.sha256)
+    tensors = read_tensors(path)
+    try:
+        count, width = tensors["prototypes"].shape
+        compensation = Compensation(
+            net.fc.out_features if card.query == "logits" else net.fc.in_features,
+            net.compensated,
+            count,
+            width,
+            query=card.query,
+            attention=card.attention,
+            use_prior=card.prior,
+        )
+        compensation.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError):
+        raise UserError(
+            f"{path} does not fit the compensation that {path.parent / CARD} describes"
+        ) from None
+    return compensation
 
 
 def read_card(folder: Path) -> Card:
@@ -193,8 +237,29 @@ def weights(net: torch.nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().contiguous() for k, v in net.state_dict().items() if not _is_counter(k)}
 
 
-def save_network(folder: Path, net: Classifier, card: dict[str, object]) -> None:
-    """Write `weights.safetensors` and `config.json` (a Card; its sha256 is filled in here)."""
+def save_network(
+    folder: Path, net: Classifier, card: dict[str, object], answers: Answers = "compensated"
+) -> None:
+    """Write `weights.safetensors` and `config.json` (a Card; what it says of files is filled in here).
+
+    The compensation of a compensated student goes to a file of its own: the weights alone are the raw student.
+    `answers`: which of the two `load_network` is to give.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights(net), folder / WEIGHTS)
+    compensation, net.compensation = net.compensation, None
+    try:
+        save_file(weights(net), folder / WEIGHTS)
+    finally:
+        net.compensation = compensation
+    if compensation is not None:
+        save_file(weights(compensation), folder / COMPENSATION)
+        card = card | {
+            "compensation": {
+                "query": compensation.query,
+                "attention": compensation.attention,
+                "prior": compensation.use_prior,
+                "inference": answers,
+                "sha256": sha256_file(folder / COMPENSATION),
+            }
+        }
     write_json({**card, "sha256": sha256_file(folder / WEIGHTS)}, folder / CARD)

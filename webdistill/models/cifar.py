@@ -4,7 +4,7 @@ Every network splits in the same places, which is all the rest of the project ne
 
     maps = net.features(x)          # [B, C, h, w] last convolutional maps
     penultimate = net.pool(maps)    # [B, D] = net.neck(net.pooling(maps)), what the last layer reads
-    logits = net.fc(penultimate)    # [B, K] = net.classify(maps)
+    logits = net.answer(penultimate)  # [B, K] = net.classify(maps) = net.fc(penultimate), compensated where it is
 
 Sources: He et al. 2016 (arXiv 1512.03385, section 4.2), Zagoruyko & Komodakis 2016 (arXiv 1605.07146).
 """
@@ -16,6 +16,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from webdistill.models.compensation import Compensation
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -44,6 +46,7 @@ class Classifier(nn.Module):
         self.library_names = {}
         self.pooling: nn.Module = GlobalAverage()
         self.neck: nn.Module = nn.Identity()  # layers between the pooled features and `fc`
+        self.compensation: Compensation | None = None  # KDCI; None answers raw
 
     def features(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W], normalised -> last convolutional maps [B, C, h, w]."""
@@ -53,9 +56,17 @@ class Classifier(nn.Module):
         """Maps [B, C, h, w] -> penultimate features [B, D], the input of `fc`; D = C unless `neck` widens."""
         return self.neck(self.pooling(maps))
 
+    def answer(self, penultimate: Tensor) -> Tensor:
+        """Penultimate features [B, D] -> logits [B, K]."""
+        logits: Tensor = self.fc(penultimate)
+        if self.compensation is None:
+            return logits
+        added: Tensor = self.compensation(logits, penultimate)
+        return logits + added
+
     def classify(self, maps: Tensor) -> Tensor:
         """Maps [B, C, h, w] -> logits [B, K]."""
-        return self.fc(self.pool(maps))
+        return self.answer(self.pool(maps))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x))
@@ -64,6 +75,11 @@ class Classifier(nn.Module):
     def channels(self) -> int:
         """Number of channels C of the last maps."""
         return self.fc.in_features
+
+    @property
+    def compensated(self) -> int:
+        """Length of what a compensation adds: to the K logits."""
+        return self.fc.out_features
 
 
 def average_to(maps: Tensor, side: int) -> Tensor:

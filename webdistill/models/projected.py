@@ -56,12 +56,30 @@ class Projected(Classifier):
     def channels(self) -> int:
         return self._channels
 
+    @property
+    def compensated(self) -> int:
+        """A compensation is added to every position of the projected maps: they are what this student learns.
+
+        Our reading; its classifier is the teacher's and stays so.
+        """
+        return self._channels
+
     def features(self, x: Tensor) -> Tensor:
         return self.project(self.backbone.features(x))
 
     def project(self, maps: Tensor) -> Tensor:
         """The backbone's maps [B, C_s, h, w] -> maps like the teacher's [B, C_t, side, side]."""
-        return self.projector(shrink(maps, self.side))
+        projected: Tensor = self.projector(shrink(maps, self.side))
+        if self.compensation is None:
+            return projected
+        penultimate = self.pool(projected)
+        added = self.compensation(self.fc(penultimate), penultimate)
+        return projected + added[:, :, None, None]
+
+    def answer(self, penultimate: Tensor) -> Tensor:
+        """The teacher's classifier; what there is to compensate is in the maps."""
+        logits: Tensor = self.fc(penultimate)
+        return logits
 
     def train(self, mode: bool = True) -> Projected:
         """The teacher's layers stay in eval mode: they may hold dropout or normalisation."""

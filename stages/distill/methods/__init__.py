@@ -70,6 +70,7 @@ class Method(nn.Module):
     """The student and whatever else is trained with it; all of it is optimised and checkpointed."""
 
     needs_maps = False  # whether the batch must bring the teacher's last maps
+    draws = False  # whether the method makes images of its own, see `draw`
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """-> named losses, whose sum is minimised, and the student's logits [B, K]. Runs in train mode."""
@@ -82,6 +83,10 @@ class Method(nn.Module):
     def select(self, pool: Pool, epoch: int, epochs: int) -> Choice | None:
         """Called before every epoch (from 0). None: go on with the images of before (at first: all)."""
         return None
+
+    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
+        """`count` images of its own [count, 3, H, W], normalised, for a confounder dictionary; only with `draws`."""
+        raise TypeError(f"{type(self).__name__} must define draw()")
 
     def adam(self) -> list[dict[str, Any]]:
         """Parameter groups for Adam, {"params": [...], "lr": ..., "betas": ...}; all others are left to SGD.

@@ -79,6 +79,8 @@ class Mosaic(Method):
     answer for G comes with the statistics of the mosaics alone, as released, but leaves no trace (our reading).
     """
 
+    draws = True
+
     def __init__(
         self,
         student: Classifier,
@@ -95,7 +97,7 @@ class Mosaic(Method):
         self._teacher = (teacher,)  # in a tuple: no submodule, so neither trained nor saved
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        mosaics = self.generator(self._noise(batch))
+        mosaics = self.generator(self._noise(len(batch.images), batch.rng))
         answer = self._teacher[0](mosaics).float()
         losses = self._generator_losses(mosaics, answer)
         mosaics, answer = mosaics.detach(), answer.detach()
@@ -120,10 +122,16 @@ class Mosaic(Method):
             "adversarial": weight.adversarial * adversarial_loss(student, answer),
         }
 
-    def _noise(self, batch: Batch) -> Tensor:
-        shape = (len(batch.images), self.settings.latent)
-        noise = batch.rng.standard_normal(shape, dtype=np.float32)
-        return torch.from_numpy(noise).to(batch.images.device)
+    def _noise(self, count: int, rng: np.random.Generator) -> Tensor:
+        noise = rng.standard_normal((count, self.settings.latent), dtype=np.float32)
+        return torch.from_numpy(noise).to(next(self.generator.parameters()).device)
+
+    @torch.no_grad()
+    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
+        self.generator.eval()
+        mosaics: Tensor = self.generator(self._noise(count, rng))
+        self.generator.train()
+        return mosaics
 
     def student(self) -> Classifier:
         return self.net

@@ -125,7 +125,7 @@ class Odsd(Method):
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         features = self.net.pool(self.net.features(batch.images))
-        logits = self.net.fc(features).float()
+        logits = self.net.answer(features).float()
         losses = {"kd": kl_divergence(logits, batch.teacher_logits, self.temperature, batch.weight)}
         if self.needs_maps:
             losses["relation"] = self.settings.relation * self._relation(batch, self.map(features))

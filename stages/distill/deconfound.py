@@ -1,0 +1,147 @@
+"""KDCI as a plug-in (CVPR 2024, arXiv 2403.19539): gives any method's student a compensation and its dictionary.
+
+A method knows nothing of it: the student it asks for logits answers compensated ones, so every loss reads them. The
+mathematics is in webdistill/models/compensation.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stages.distill.methods import Batch, Method
+from stages.distill.params import DeconfoundSettings, DrawnSettings
+from webdistill.core.errors import UserError
+from webdistill.models.compensation import Compensation
+
+CHUNK = 256  # images drawn and looked at together
+PAIRS = 5  # of steps with and without compensation that are timed
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Confounder prototypes [N, d] and their prior [N], float32."""
+
+    prototypes: Tensor
+    prior: Tensor
+
+    @property
+    def random(self) -> Dictionary:
+        """The control: normal numbers with every dimension's mean and standard deviation over the prototypes.
+
+        Drawn from torch's global generator, which the stage has seeded.
+        """
+        noise = torch.randn(self.prototypes.shape)
+        mean, deviation = self.prototypes.mean(0), self.prototypes.std(0, unbiased=False)
+        return replace(self, prototypes=mean + deviation * noise)
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """The output of stage `prototypes`. Raises UserError when it is none."""
+    try:
+        tensors = load_file(path)
+        return Dictionary(tensors["prototypes"], tensors["prior"])
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(
+            f"{path} holds no prototypes ({error}); run `dvc repro prototypes`"
+        ) from None
+
+
+def attach(
+    method: Method, settings: DeconfoundSettings, dictionary: Dictionary | None, teacher_width: int
+) -> Compensation:
+    """Compensate the method's student from now on. `dictionary` may only be missing when it will be drawn.
+
+    Raises UserError when the method draws no images, or the dictionary lacks variety.
+    """
+    student = method.student()
+    if settings.dictionary == "drawn":
+        if not method.draws:
+            raise UserError(
+                "distill.deconfound.dictionary = drawn, but distill.method draws no images of its own; "
+                "set it to prototypes"
+            )
+        count, width = settings.drawn.count, teacher_width
+    else:
+        assert dictionary is not None
+        count, width = dictionary.prototypes.shape
+    student.compensation = compensation = Compensation(
+        student.fc.out_features if settings.query == "logits" else student.fc.in_features,
+        student.compensated,
+        count,
+        width,
+        query=settings.query,
+        attention=settings.attention,
+        use_prior=settings.prior,
+    )
+    if dictionary is not None and settings.dictionary != "drawn":
+        shown = dictionary.random if settings.dictionary == "random" else dictionary
+        compensation.set_dictionary(shown.prototypes, shown.prior)
+    return compensation.to(student.fc.weight.device)
+
+
+class DrawnDictionary:
+    """A dictionary of what the method itself makes, drawn at epoch `start` and every `every` epochs from then on."""
+
+    def __init__(
+        self, settings: DrawnSettings, seed: int, features: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.settings, self.seed, self.features = settings, seed, features
+
+    def due(self, epoch: int) -> bool:
+        """Whether epoch `epoch` (from 0) begins with a new dictionary."""
+        since = epoch - self.settings.start
+        return since >= 0 and since % self.settings.every == 0
+
+    def draw(self, method: Method, epoch: int) -> Dictionary:
+        """Images of the method as it is now -> teacher features -> PCA -> k-means -> prototypes and priors.
+
+        A function of the method's state, the seed and the epoch, so that a resumed run draws the same.
+        """
+        from webdistill.clustering import fit_projection, group_means, kmeans, project
+
+        settings, section = self.settings, "distill.deconfound.drawn"
+        rng = np.random.default_rng([self.seed, epoch, 1])
+        parts = [
+            self.features(method.draw(min(CHUNK, settings.images - done), rng)).float().cpu()
+            for done in range(0, settings.images, CHUNK)
+        ]
+        found = torch.cat(parts).numpy()
+        flat = project(found, fit_projection(found, settings.dims, section=section))
+        clusters = kmeans(flat, settings.count, 100, self.seed, section=section)
+        sizes = np.bincount(clusters.labels, minlength=settings.count)
+        return Dictionary(
+            torch.from_numpy(group_means(found, clusters.labels, settings.count)),
+            torch.from_numpy((sizes / len(found)).astype(np.float32)),
+        )
+
+
+def overhead(method: Method, batch: Batch, step: Callable[[Method, Batch], None]) -> float:
+    """Time of a step with the compensation over one without, minus 1; median of pairs on a copy of the method.
+
+    `step` does forward and backward pass.
+    """
+    twin = copy.deepcopy(method)
+    compensation = twin.student().compensation
+    ratios = []
+    for pair in range(PAIRS + 1):
+        seconds = []
+        for each in (compensation, None):
+            twin.student().compensation = each
+            begun = time.perf_counter()
+            step(twin, replace(batch, rng=np.random.default_rng(pair)))
+            if batch.images.is_cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - begun)
+        ratios.append(seconds[0] / seconds[1])
+    return statistics.median(ratios[1:]) - 1  # the first pair warms up
