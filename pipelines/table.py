@@ -5,7 +5,7 @@
 Tables the arms and seeds that the pipeline's params.yaml names and says which of them have not been run; writes
 cells.csv, comparison.md and comparison.png beside it. Further keys of params.yaml:
 
-    baseline     arm from which differences are taken
+    baseline     arm from which differences are taken, or arm -> its own such arm; then arms stay in their order
     references   name -> JSON file with `top1` (and `sd`, `agreement`), shown below the arms when it exists
 """
 
@@ -44,6 +44,8 @@ class Cell:
     steps: int
     images: int
     teacher_top1: float
+    raw_top1: float | None = None  # of a de-confounded student: its answers without compensation
+    compensated_top1: float | None = None
 
     @property
     def name(self) -> str:
@@ -52,11 +54,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The finished cells by arm, best mean top-1 first, and what has not been run."""
+    """The finished cells by arm in the order shown, and what has not been run."""
 
     arms: dict[str, list[Cell]]
     missing: list[str]
-    baseline: str | None
+    baselines: Mapping[str, str]  # arm -> the arm its difference is taken to
     references: dict[str, Mapping[str, float]]
 
     @property
@@ -77,6 +79,8 @@ def read_cell(folder: Path) -> Cell:
         steps=int(trained["steps"]),
         images=int(trained["images"]),
         teacher_top1=measured["teacher_top1"],
+        raw_top1=measured.get("raw_top1"),
+        compensated_top1=measured.get("compensated_top1"),
     )
 
 
@@ -94,13 +98,16 @@ def compare(pipeline: Path, settings: Mapping[str, Any]) -> Comparison:
     for folder in done:
         cell = read_cell(folder)
         groups.setdefault(cell.arm, []).append(cell)
-    best = sorted(groups.items(), key=lambda item: -statistics.mean(c.top1 for c in item[1]))
+    baseline = settings.get("baseline")
+    if not isinstance(baseline, Mapping):
+        best = sorted(groups.items(), key=lambda item: -statistics.mean(c.top1 for c in item[1]))
+        groups, baseline = dict(best), {arm: baseline for arm in groups if baseline in groups}
     found = {name: Path(path) for name, path in settings.get("references", {}).items()}
     comparison = Comparison(
-        arms=dict(best),
+        arms=groups,
         missing=[folder.name for folder in wanted if folder not in done]
         + [name for name, path in found.items() if not path.exists()],
-        baseline=settings.get("baseline"),
+        baselines={arm: base for arm, base in baseline.items() if {arm, base} <= set(groups)},
         references={name: read_json(path) for name, path in found.items() if path.exists()},
     )
     _check_equal(comparison.cells, "steps", "were not trained for equally many optimiser steps")
@@ -118,17 +125,26 @@ def _check_equal(cells: Sequence[Cell], field: str, problem: str) -> None:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Best mean first: n, mean and sample standard deviation, difference to the baseline; then the references."""
+    """An arm a line: n, mean and sample standard deviation, difference to its baseline; then the references."""
     columns = ["arm", "seeds", "images", "steps", "top-1, %", "agreement with the teacher, %"]
-    base = comparison.arms.get(comparison.baseline or "")
-    if base:
-        columns.append(f"top-1 minus {comparison.baseline}, points")
+    both = any(cell.raw_top1 is not None for cell in comparison.cells)
+    if both:
+        columns += ["raw, %", "compensated, %"]
+    bases = set(comparison.baselines.values())
+    if bases:
+        columns.append(f"top-1 minus {' or '.join(sorted(bases))}, points")
     rows = []
     for arm, group in comparison.arms.items():
         row = [arm, str(len(group)), f"{group[0].images:,}", f"{group[0].steps:,}"]
         row += [_spread([c.top1 for c in group]), _spread([c.agreement for c in group])]
-        if base:
-            row.append("" if group is base else _difference(group, base))
+        if both:
+            row += [
+                _known([c.raw_top1 for c in group]),
+                _known([c.compensated_top1 for c in group]),
+            ]
+        if bases:
+            base = comparison.baselines.get(arm, arm)
+            row.append("" if base == arm else _difference(group, comparison.arms[base]))
         rows.append(row)
     shown = {**comparison.references, "teacher": {"top1": comparison.cells[0].teacher_top1}}
     for name, figures in shown.items():
@@ -136,7 +152,8 @@ def markdown(comparison: Comparison) -> str:
         if figures.get("sd"):
             top1 += f" ± {_percent(figures['sd'])}"
         agreement = _percent(figures["agreement"]) if "agreement" in figures else ""
-        rows.append([name, "", "", "", top1, agreement] + [""] * bool(base))
+        row = [name, "", "", "", top1, agreement]
+        rows.append(row + [""] * (len(columns) - len(row)))
     lines = [columns, ["---"] * len(columns), *rows]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{NOTE}\n"
     if comparison.missing:
@@ -147,6 +164,11 @@ def markdown(comparison: Comparison) -> str:
 def _spread(values: Sequence[float]) -> str:
     mean = _percent(statistics.mean(values))
     return f"{mean} ± {_percent(statistics.stdev(values))}" if len(values) > 1 else mean
+
+
+def _known(values: Sequence[float | None]) -> str:
+    found = [value for value in values if value is not None]
+    return _spread(found) if found else ""
 
 
 def _difference(group: Sequence[Cell], base: Sequence[Cell]) -> str:
@@ -169,7 +191,8 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
         writer.writerows(astuple(cell) for cell in comparison.cells)
     paths[1].write_text(markdown(comparison), encoding="utf-8")
     values = {arm: [100 * c.top1 for c in group] for arm, group in comparison.arms.items()}
-    dot_plot(values, comparison.baseline, paths[2])
+    bases = set(comparison.baselines.values())
+    dot_plot(values, bases.pop() if len(bases) == 1 else None, paths[2])
     return paths
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from stages.prototypes.clustering import (
+from webdistill.clustering import (
     Clusters,
     Float32,
     Ints,

@@ -24,7 +24,7 @@ from webdistill.models.checkpoint import load_network
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "data" / "quickstart"
-SELF_CONTAINED = ["compare", "ablate"]
+SELF_CONTAINED = ["compare", "ablate", "deconfound"]
 MATRICES = [*SELF_CONTAINED, "selection"]
 METHODS = ("kd3", "dfnd", "mosaic", "odsd")  # with options of their own
 
@@ -45,7 +45,9 @@ def test_arms_and_seeds_are_those_of_the_matrix(name: str) -> None:
     matrix = stages["cell"]["matrix"]
     assert list(settings["arms"]) == matrix["arm"]
     assert settings["seeds"] == matrix["seed"]
-    assert settings["baseline"] in settings["arms"]
+    baseline = settings["baseline"]
+    named = {*baseline, *baseline.values()} if isinstance(baseline, dict) else {baseline}
+    assert named <= set(settings["arms"])
 
 
 @pytest.mark.parametrize("name", MATRICES)
@@ -85,6 +87,8 @@ def test_no_parameter_of_a_cell_comes_from_the_main_pipeline(name: str) -> None:
     for arm in settings["arms"]:
         own = cell.changes(settings, arm, 0)
         others = tuple(f"distill.{m}." for m in METHODS if m != own["distill.method"])
+        if not own["distill.deconfound.enabled"]:
+            others = (*others, "distill.deconfound.")
         missing = {k for k in dict(cell.flat(sections)) if not k.startswith(others)} - set(own)
         assert not missing, arm
 

@@ -74,6 +74,26 @@ def test_difference_to_the_baseline_with_its_interval(pipeline: Path) -> None:
     assert lines[4].endswith("| 72.00 ± 2.00 | 50.00 ± 0.00 |  |")
 
 
+def test_arms_with_baselines_of_their_own_stay_in_order_and_show_both_answers(
+    tmp_path: Path,
+) -> None:
+    """raw and compensated figures of the arm that has them; no difference for the baselines themselves."""
+    for name, top1 in {"kd-0": 0.5, "kd_on-0": 0.6, "kd3-0": 0.7, "kd3_on-0": 0.68}.items():
+        cell(tmp_path, name, top1)
+    path = tmp_path / "cells" / "kd_on-0" / "evaluate" / "metrics.json"
+    both = {"top1": 0.6, "agreement": 0.5, "teacher_top1": 0.9}
+    write_json(both | {"raw_top1": 0.61, "compensated_top1": 0.6}, path)
+    arms = {"kd": {}, "kd_on": {}, "kd3": {}, "kd3_on": {}}
+    baseline = {"kd_on": "kd", "kd3_on": "kd3"}
+    comparison = compare(tmp_path, settings(arms=arms, baseline=baseline, seeds=[0]))
+    lines = [line.split(" | ") for line in markdown(comparison).splitlines()]
+    assert lines[0][-3:] == ["raw, %", "compensated, %", "top-1 minus kd or kd3, points |"]
+    assert [line[0] for line in lines[2:6]] == ["| kd", "| kd_on", "| kd3", "| kd3_on"]
+    assert lines[3][-3:] == ["61.00", "60.00", "+10.00 |"]
+    assert lines[5][-3:] == ["", "", "-2.00 |"]
+    assert lines[2][-1] == lines[4][-1] == " |"
+
+
 def test_only_named_arms_and_seeds_are_tabled(pipeline: Path) -> None:
     cell(pipeline, "random-3", 0.9)
     cell(pipeline, "old-0", 0.9)

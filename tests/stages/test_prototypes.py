@@ -16,9 +16,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from stages.prototypes import clustering
 from stages.prototypes.__main__ import main
-from stages.prototypes.clustering import (
+from stages.prototypes.dictionary import class_entropy
+from stages.prototypes.params import Prototypes
+from webdistill import clustering
+from webdistill.clustering import (
     assign,
     fit_projection,
     group_means,
@@ -26,8 +28,6 @@ from stages.prototypes.clustering import (
     kmeans,
     project,
 )
-from stages.prototypes.dictionary import class_entropy
-from stages.prototypes.params import Prototypes
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, write_manifest, write_table
 from webdistill.core.params import Params, Task

@@ -128,9 +128,7 @@ class Mosaic(Method):
 
     @torch.no_grad()
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        self.generator.eval()
         mosaics: Tensor = self.generator(self._noise(count, rng))
-        self.generator.train()
         return mosaics
 
     def student(self) -> Classifier:
