@@ -7,8 +7,8 @@ priors P(z_i). A query h of the student attends to it:
     F = sum_i lambda_i P(z_i) N z_i                        N, because lambda and P are both about 1 / N
     s~ = s + W_z F                                         W_z = 0 at the start: the host method, bit for bit
 
-No layer has a bias. Our reading: prototypes are divided by the root mean square of all their entries, and F by the
-square root of their length, so that the sizes of steps do not depend on the teacher; W_z can take both back.
+No layer has a bias. Our reading: prototypes are divided by the root mean square of all their entries, so that the sizes
+of steps do not depend on the scale of the teacher's features; W_z can take that back.
 """
 
 from __future__ import annotations
@@ -87,5 +87,5 @@ class Compensation(nn.Module):
             weights = self.weights(query.float())
             if self.use_prior:
                 weights = weights * self.prior * len(self.prior)
-            found: Tensor = weights @ self.prototypes / math.sqrt(self.prototypes.shape[1])
-            return self.fuse(found)
+            added: Tensor = self.fuse(weights @ self.prototypes)
+            return added
