@@ -257,17 +257,18 @@ def rate_factor(step: int, steps: int, warmup: int, decay: str) -> float:
 
 
 def _optimisers(method: Method, settings: Distill) -> list[torch.optim.Optimizer]:
-    """SGD for all that learns, but Adam for what the method asks it for."""
+    """SGD for all that learns, but Adam for what the method asks it for; a compensation has a rate of its own."""
     groups = method.adam()
-    taken = {id(p) for group in groups for p in group["params"]}
+    compensation = method.student().compensation
+    added = list(compensation.parameters()) if compensation is not None else []
+    taken = {id(p) for group in groups for p in group["params"]} | {id(p) for p in added}
     parameters = [p for p in method.parameters() if p.requires_grad and id(p) not in taken]
+    matrices = {"weight_decay": settings.weight_decay}
     sgd = torch.optim.SGD(
         [
-            {
-                "params": [p for p in parameters if p.ndim > 1],
-                "weight_decay": settings.weight_decay,
-            },
+            {"params": [p for p in parameters if p.ndim > 1], **matrices},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            *([{"params": added, "lr": settings.deconfound.lr, **matrices}] if added else []),
         ],
         lr=settings.lr,
         momentum=0.9,

@@ -108,6 +108,12 @@ class DeconfoundSettings(Section):
     ]
     query: Annotated[Query, Field(description="what attends: the student's raw logits or features")]
     prior: Annotated[bool, Field(description="weight prototypes by their share of the images")]
+    lr: Annotated[
+        float,
+        Field(
+            gt=0, le=10, description="peak rate of the compensation's SGD, whatever the method's"
+        ),
+    ]
     inference: Annotated[
         Literal["compensated", "raw"],
         Field(description="which answers the exported student gives"),
