@@ -94,8 +94,10 @@ def load_network(folder: Path, answers: Answers | None = None) -> Network:
     _check_hash(path, card.sha256)
     net = construct(card, folder)
     load_weights(net, path, card.architecture)
-    if card.compensation is not None and (answers or card.compensation.inference) == "compensated":
-        net.compensation = _read_compensation(folder / COMPENSATION, card.compensation, net)
+    if card.compensation is not None:
+        compensation = _read_compensation(folder / COMPENSATION, card.compensation, net)
+        if (answers or card.compensation.inference) == "compensated":
+            net.compensation = compensation
     net.eval().requires_grad_(False)
     return Network(net.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
 

@@ -74,7 +74,7 @@ class Projected(Classifier):
             return projected
         penultimate = self.pool(projected)
         added = self.compensation(self.fc(penultimate), penultimate)
-        return projected + added[:, :, None, None]
+        return projected + added[:, :, None, None].to(projected.dtype)
 
     def answer(self, penultimate: Tensor) -> Tensor:
         """The teacher's classifier; what there is to compensate is in the maps."""

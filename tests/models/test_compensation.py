@@ -1,0 +1,327 @@
+"""KDCI's compensation against naive loops in float64, and compensated students on disk (arXiv 2403.19539)."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from webdistill.core.errors import UserError
+from webdistill.core.files import sha256_file
+from webdistill.models import compensation
+from webdistill.models.checkpoint import load_network, save_network
+from webdistill.models.cifar import Classifier
+from webdistill.models.compensation import HIDDEN, Compensation, additive_scores
+from webdistill.models.projected import Projected
+from webdistill.models.zoo import build
+
+K = 3  # classes
+ATTENTIONS = ("additive", "dot", "random")
+Z = torch.tensor([[3.0, 0.0], [0.0, 4.0]])  # the root of the mean of 9, 0, 0 and 16 is 2.5
+PRIOR = torch.tensor([0.7, 0.3])
+QUERIES = torch.tensor([[0.5, -1.0, 2.0], [-0.25, 0.75, 1.5]])
+NOTHING = torch.zeros(2, 1)  # features, where logits are the query
+CARD: dict[str, object] = {
+    "architecture": "resnet8", "classes": ["a", "b", "c"], "image_size": 32, "mean": [0.5] * 3, "std": [0.25] * 3,
+}  # fmt: skip
+
+
+def make(
+    attention: str = "additive", points: Tensor = Z, shares: Tensor = PRIOR, prior: bool = True,
+    query: str = "logits", inputs: int = K, outputs: int = K,
+) -> Compensation:  # fmt: skip
+    options: Any = {"query": query, "attention": attention, "use_prior": prior}
+    torch.manual_seed(0)
+    module = Compensation(inputs, outputs, *points.shape, **options)
+    module.set_dictionary(points, shares)
+    return module
+
+
+def lively(module: Compensation) -> Compensation:
+    """Scores that differ, and a W_z that is not zero."""
+    torch.manual_seed(1)
+    for name, parameter in module.named_parameters():
+        nn.init.normal_(parameter, std=1.0 if name == "fuse.weight" else 0.3)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prototypes of a length that keeps the numbers here small: entries of size 1."""
+    monkeypatch.setattr(compensation, "LENGTH", math.sqrt(2))
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_prototypes_and_keys_are_as_large_for_any_teacher(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compensation, "LENGTH", 8.0)
+    torch.manual_seed(0)
+    module = Compensation(K, K, 40, width, query="logits", attention="additive", use_prior=True)
+    module.set_dictionary(torch.rand(40, width) + 1, torch.full((40,), 1 / 40))
+    length = module.prototypes.square().sum(1).mean().sqrt()
+    assert float(length) == pytest.approx(8.0)
+    keys = module.to_key(module.prototypes).detach()
+    assert float(keys.square().mean().sqrt()) == pytest.approx(1 / math.sqrt(3), rel=0.2)
+
+
+def times(layer: nn.Linear, vector: list[float]) -> list[float]:
+    rows = layer.weight.double().tolist()
+    return [sum(w * x for w, x in zip(row, vector, strict=True)) for row in rows]
+
+
+def naive(module: Compensation, query: list[float]) -> tuple[list[float], list[float], list[float]]:
+    """One query -> lambda, F, W_z F."""
+    points, scores = module.prototypes.double().tolist(), []
+    for i, point in enumerate(points):
+        if module.attention == "random":
+            scores.append(module.scores[i].item())
+            continue
+        q, k = times(module.to_query, query), times(module.to_key, point)
+        if module.attention == "dot":
+            scores.append(sum(a * b for a, b in zip(q, k, strict=True)) / math.sqrt(HIDDEN))
+        else:
+            meeting = [math.tanh(a + b) for a, b in zip(q, k, strict=True)]
+            scores.append(times(module.to_score, meeting)[0])
+    shares = [math.exp(s) / sum(math.exp(other) for other in scores) for s in scores]
+    found = [0.0] * len(points[0])
+    for share, prior, point in zip(shares, module.prior.tolist(), points, strict=True):
+        factor = share * prior * len(points) if module.use_prior else share
+        found = [f + factor * z for f, z in zip(found, point, strict=True)]
+    return shares, found, times(module.fuse, found)
+
+
+@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_what_is_added_equals_the_naive_loops(attention: str, prior: bool) -> None:
+    module = lively(make(attention, prior=prior))
+    for learns in (True, False):  # which may take different ways
+        with torch.set_grad_enabled(learns):
+            added, weights = module(QUERIES, NOTHING).tolist(), module.weights(QUERIES).tolist()
+        for row, query in enumerate(QUERIES.tolist()):
+            shares, _, wanted = naive(module, query)
+            assert weights[row] == pytest.approx(shares, abs=1e-6)
+            assert added[row] == pytest.approx(wanted, abs=1e-6)
+        assert (weights[0] == weights[1]) == (attention == "random")
+
+
+@pytest.mark.parametrize(
+    ("attention", "scores"),
+    [("additive", [2 * math.tanh(0.5 + 1.2), 2 * math.tanh(0.5)]), ("dot", [0.5 * 1.2 / 16, 0.0])],
+)
+def test_an_example_small_enough_for_paper(attention: str, scores: list[float]) -> None:
+    """q = the first logit, k = a prototype's first entry, w = 2; W_z hands F's two entries on as they are."""
+    module = make(attention)
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    with torch.no_grad():
+        module.to_query.weight[0, 0] = module.to_key.weight[0, 0] = 1
+        module.fuse.weight[0, 0] = module.fuse.weight[1, 1] = 1
+        if attention == "additive":
+            module.to_score.weight[0, 0] = 2
+    first = 1 / (1 + math.exp(scores[1] - scores[0]))  # lambda_1; prototypes are [1.2, 0], [0, 1.6]
+    wanted = [first * 0.7 * 2 * 1.2, (1 - first) * 0.3 * 2 * 1.6, 0.0]
+    assert module(QUERIES, NOTHING)[0].tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_first_step_of_w_z_is_minus_rate_times_the_outer_product(attention: str) -> None:
+    """L = sum_b |s_b + W_z F_b - t_b|^2 / 2; where W_z = 0 its gradient is sum_b (s_b - t_b) F_b^T, of others 0."""
+    module = make(attention)
+    before = {name: each.clone() for name, each in module.named_parameters()}
+    target = torch.tensor([[1.0, 0.0, -1.0], [0.5, 2.0, 0.0]])
+    answers = QUERIES + module(QUERIES, NOTHING)
+    assert torch.equal(answers, QUERIES)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    ((answers - target).square().sum() / 2).backward()
+    optimiser.step()
+    wanted = [[0.0, 0.0] for _ in range(K)]
+    for query, goal in zip(QUERIES.tolist(), target.tolist(), strict=True):
+        for c in range(K):
+            for j, found in enumerate(naive(module, query)[1]):
+                wanted[c][j] -= 0.1 * (query[c] - goal[c]) * found
+    torch.testing.assert_close(module.fuse.weight.data, torch.tensor(wanted), atol=1e-6, rtol=0)
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter, before[name]) == (name != "fuse.weight"), name
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_gradients_are_those_of_the_formula_and_the_dictionary_has_none(attention: str) -> None:
+    """Reference: the formula in float64 and autograd; more queries than anything would take at once."""
+    module, pull = lively(make(attention)), torch.randn(70, K)
+    queries = torch.randn(70, K, requires_grad=True)
+    learned: dict[str, Any] = {**dict(module.named_parameters()), "queries": queries}
+    p = {name: each.detach().double().requires_grad_() for name, each in learned.items()}
+    z, scores = module.prototypes.double(), torch.zeros(70, 2)
+    if attention == "random":
+        scores = module.scores.double().expand(70, 2)
+    else:
+        q, k = p["queries"] @ p["to_query.weight"].T, z @ p["to_key.weight"].T
+        additive = attention == "additive"
+        scores = torch.tanh(q[:, None] + k) @ p["to_score.weight"][0] if additive else q @ k.T / 16
+    wanted = torch.softmax(scores, 1) * PRIOR * 2 @ z @ p["fuse.weight"].T
+    (wanted * pull).sum().backward()
+    (module(queries, NOTHING) * pull).sum().backward()
+    if attention == "random":
+        assert learned.pop("queries").grad is None
+    for name, each in learned.items():
+        expected: Any = p[name].grad
+        assert float(expected.abs().max()) > 1e-3, name
+        torch.testing.assert_close(each.grad.double(), expected, atol=1e-5, rtol=1e-5)
+    assert not any(each.requires_grad for each in module.buffers())
+
+
+def test_entries_that_no_exponential_could_hold_are_scored_all_the_same() -> None:
+    queries = torch.tensor([[25.0, 90.0, -100.0]], requires_grad=True)
+    keys, weight = torch.tensor([[-24.5, -90.5, 0.0]]), torch.tensor([1.0, 2.0, 4.0])
+    score = additive_scores(queries, keys, weight)
+    assert score.item() == pytest.approx(math.tanh(0.5) + 2 * math.tanh(-0.5) - 4, abs=1e-6)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_lambda_is_a_distribution_over_prototypes(attention: str) -> None:
+    weights = lively(make(attention)).weights(5 * torch.randn(20, K)).detach()
+    assert weights.shape == (20, 2)
+    assert float(weights.min()) >= 0
+    torch.testing.assert_close(weights.sum(1), torch.ones(20))
+    assert bool((weights == weights[0]).all()) == (attention == "random")
+
+
+@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize("attention", ["additive", "dot"])
+def test_scale_order_and_copies_of_prototypes_do_not_matter(attention: str, prior: bool) -> None:
+    points, shares = torch.randn(4, 5), torch.tensor([0.4, 0.3, 0.2, 0.1])
+    order = [2, 0, 3, 1]
+    twice = torch.cat([points, points]), torch.cat([shares, shares]) / 2
+    alike = [(7.3 * points, shares), (1e-3 * points, shares), (points[order], shares[order]), twice]
+    plain, *others = (
+        lively(make(attention, *each, prior=prior))(QUERIES, NOTHING).detach()
+        for each in [(points, shares), *alike]
+    )
+    assert float(plain.abs().min()) > 1e-3
+    for other in others:
+        torch.testing.assert_close(other, plain, atol=1e-6, rtol=1e-5)
+
+
+def test_prototypes_of_zeros_add_nothing() -> None:
+    module = lively(make())
+    assert module.prototypes.flatten().tolist() == pytest.approx([1.2, 0.0, 0.0, 1.6])
+    module.set_dictionary(torch.zeros(2, 2), PRIOR)
+    assert not module(QUERIES, NOTHING).any()
+
+
+def test_low_precision_around_it_costs_no_digit() -> None:
+    module, low = lively(make()), QUERIES.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(low, NOTHING)
+    assert found[0].tolist() == pytest.approx(naive(module, low[0].tolist())[2], abs=1e-6)
+
+
+def student(kind: str, query: str = "logits", attention: str = "additive") -> Classifier:
+    torch.manual_seed(3)
+    net = build("resnet8", K)
+    if kind == "simkd":
+        net = Projected(net, build("wrn-10-1", K), 8)
+    points, shares = torch.randn(4, 5), torch.tensor([0.4, 0.3, 0.2, 0.1])
+    inputs = K if query == "logits" else net.fc.in_features
+    made = make(attention, points, shares, True, query, inputs, net.compensated)
+    net.compensation = lively(made)
+    return net.eval()
+
+
+@torch.no_grad()
+def answers(net: Classifier, raw: bool = False) -> Tensor:
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    kept, net.compensation = net.compensation, None if raw else net.compensation
+    logits: Tensor = net(images)
+    net.compensation = kept
+    return logits
+
+
+@pytest.mark.parametrize("query", ["logits", "features"])
+@pytest.mark.parametrize("kind", ["kd", "simkd"])
+@torch.no_grad()
+def test_a_students_answer_is_the_raw_one_and_the_naive_sum(kind: str, query: str) -> None:
+    """Of a projected student every position of the maps is compensated, and the teacher's classifier reads them."""
+    net = student(kind, query)
+    compensation, net.compensation = net.compensation, None
+    images = torch.randn(3, 3, 32, 32)
+    maps = net.features(images)
+    pooled = maps.mean((2, 3))
+    raw = net.fc(pooled)
+    assert compensation is not None
+    rows = (raw if query == "logits" else pooled).tolist()
+    added = torch.tensor([naive(compensation, row)[2] for row in rows])
+    net.compensation = compensation
+    moved = maps + added[:, :, None, None] if kind == "simkd" else maps
+    torch.testing.assert_close(net.features(images), moved, atol=1e-5, rtol=1e-5)
+    wanted = raw + (added @ net.fc.weight.T if kind == "simkd" else added)
+    torch.testing.assert_close(net(images), wanted, atol=1e-4, rtol=1e-4)
+    assert float((wanted - raw).abs().max()) > 1e-2
+
+
+def save(folder: Path, net: Classifier, which: Any = "compensated") -> None:
+    projected = {"projector": {"classifier_of": "wrn-10-1", "side": 8}}
+    save_network(folder, net, CARD | (projected if isinstance(net, Projected) else {}), which)
+
+
+def change_card(folder: Path, change: Any) -> None:
+    card = json.loads((folder / "config.json").read_text())
+    change(card)
+    (folder / "config.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("which", ["compensated", "raw"])
+@pytest.mark.parametrize("kind", ["kd", "simkd"])
+def test_saving_changes_no_answer(tmp_path: Path, kind: str, which: str, attention: str) -> None:
+    net = student(kind, "features", attention)
+    save(tmp_path, net, which)
+    assert net.compensation is not None, "saving takes nothing away"
+    wanted = {"compensated": answers(net), "raw": answers(net, raw=True)}
+    assert float((wanted["compensated"] - wanted["raw"]).abs().max()) > 1e-2
+    for asked, given in (("compensated", "compensated"), ("raw", "raw"), (None, which)):
+        found = answers(load_network(tmp_path, asked).net)  # type: ignore[arg-type]
+        torch.testing.assert_close(found, wanted[given], atol=1e-5, rtol=1e-5)
+    (tmp_path / "compensation.safetensors").unlink()
+    change_card(tmp_path, lambda card: card.pop("compensation"))
+    alone = answers(load_network(tmp_path).net)
+    torch.testing.assert_close(alone, wanted["raw"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["kd", "simkd"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, _: t.clear(), "does not exist"),
+        (lambda t, _: t["fuse.weight"].neg_(), "has sha256"),
+        (lambda t, card: card.update(attention="dot"), "does not fit"),
+        (lambda t, card: card.update(query="features"), "does not fit"),
+        (lambda t, card: t.pop("prior"), "does not fit"),
+        (lambda t, card: t.pop("prototypes"), "does not fit"),
+        (lambda t, card: t.update(prototypes=torch.ones(4)), "does not fit"),
+        (lambda t, card: t.update(more=torch.ones(4)), "does not fit"),
+        (lambda t, card: card.update(inference="both"), "compensation.inference"),
+    ],
+)  # fmt: skip
+def test_a_compensation_that_is_not_the_cards_is_refused_in_one_line(
+    tmp_path: Path, kind: str, change: Any, message: str
+) -> None:
+    save(tmp_path, student(kind))
+    path = tmp_path / "compensation.safetensors"
+    tensors = {name: each.clone() for name, each in load_file(path).items()}
+    change_card(tmp_path, lambda card: change(tensors, card["compensation"]))
+    path.unlink()
+    if tensors:
+        save_file(tensors, path)
+    if message == "does not fit":
+        change_card(tmp_path, lambda card: card["compensation"].update(sha256=sha256_file(path)))
+    with pytest.raises(UserError, match=message) as caught:
+        load_network(tmp_path)
+    assert "\n" not in str(caught.value)
