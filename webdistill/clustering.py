@@ -1,12 +1,12 @@
 """PCA, k-means++ and prototypes that depend on the rows only, not on threads: see promise R3.
 
-Work goes chunk by chunk in a pool of threads. A chunk is always the same rows, computed on one thread, and what comes of
-the chunks is added in their order: FAISS and BLAS on several threads differ in the last bits between thread counts, and
-k-means turns last bits into other clusters.
+Work goes chunk by chunk through a pool of threads. A chunk is always the same rows, computed on one
+thread, and what comes of the chunks is added in their order: FAISS and LAPACK on several threads
+differ in the last bits between thread counts, and k-means turns last bits into other clusters.
 
-FAISS finds the nearest centroids. Its `Kmeans` is not used: it samples 256 points per centroid in silence and leaves its
-empty clusters to chance; here every row counts. Nor is its `PCAMatrix`, which wants all rows as one float32 matrix and
-sums their products in float32; here rows stay as they are stored, and sums are float64.
+FAISS finds the nearest centroids. Its `Kmeans` is not used: it samples 256 points per centroid in
+silence and leaves its empty clusters to chance; here every row counts. Nor is its `PCAMatrix`: it
+wants all rows as one float32 matrix, where here a chunk is converted at a time and sums are float64.
 """
 
 from __future__ import annotations
@@ -289,6 +289,4 @@ def _largest_first(clusters: Clusters) -> Clusters:
     order = np.argsort(-np.bincount(clusters.labels, minlength=count), kind="stable")
     place = np.empty(count, dtype=np.int32)
     place[order] = np.arange(count)
-    return replace(
-        clusters, centroids=clusters.centroids[order], labels=place[clusters.labels]
-    )
+    return replace(clusters, centroids=clusters.centroids[order], labels=place[clusters.labels])

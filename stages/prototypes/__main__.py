@@ -7,20 +7,23 @@ from webdistill.core.stage import Stage, run
 
 def main(stage: Stage) -> None:
     """Features of the selected images become prototypes with priors."""
-    from stages.prototypes import dictionary
+    from stages.prototypes import dictionary, quality
     from webdistill.core.files import write_table
 
-    settings, seed = stage.params, stage.task.seed
+    settings, task = stage.params, stage.task
     selection = stage.input("data/select/selection.parquet")
     shards = sorted(stage.input("data/score/teacher").glob("*.parquet"))
-    selected = dictionary.gather(selection, shards, settings.space)
-    built = dictionary.build(selected, settings.count, settings.dims, settings.iterations, seed)
+    selected = dictionary.gather(selection, shards, settings.space, len(task.classes))
+    built = dictionary.build(selected, settings, task.seed, task.threads)
     with stage.output("prototypes.safetensors") as path:
         facts = {"space": settings.space, "teacher_sha256": dictionary.teacher_of(shards[0])}
         dictionary.save(built, path, facts)
     with stage.output("assignment.parquet") as path:
         write_table(dictionary.assignment(selected, built.clusters), path)
-    figures = dictionary.figures(selected, built)
+    judged = quality.judge(selected, built)
+    with stage.output("clusters.csv") as path:
+        quality.write_clusters(judged, task.classes, path)
+    figures = quality.figures(judged, built)
     stage.metrics(figures)
 
     if built.clusters.moved:
@@ -28,6 +31,8 @@ def main(stage: Stage) -> None:
             f"warning: {built.clusters.moved:,} images still moved after "
             f"{built.clusters.iterations} iterations; raise prototypes.iterations"
         )
+    if figures["sampled"] < figures["images"]:
+        stage.log(f"learned from {figures['sampled']:,} of {figures['images']:,} images")
     stage.log(
         f"{settings.count} prototypes of {figures['smallest_cluster']:,} to "
         f"{figures['largest_cluster']:,} images; {settings.dims} dimensions keep "

@@ -1,4 +1,4 @@
-"""The confounder dictionary: gathered features in, prototypes, priors and quality figures out."""
+"""The confounder dictionary: gathered features in, prototypes and priors out."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from stages.prototypes.params import Prototypes
 from webdistill.clustering import (
     Clusters,
     Float32,
     Ints,
     Projection,
+    assign_all,
     fit_projection,
     group_means,
     kmeans,
@@ -31,7 +34,7 @@ from webdistill.core.files import read_table
 class Selected:
     """The selected images in ascending order of id, whatever the order of selection and shards."""
 
-    ids: NDArray[np.str_]  # [n]
+    ids: pa.Array  # [n] string: a third of what numpy's four bytes a character take
     teacher_class: Ints  # [n]
     vectors: NDArray[np.float16]  # [n, d]
 
@@ -44,18 +47,25 @@ class Dictionary:
     prior: Float32  # [N], share of the images, sums to 1
     projection: Projection
     clusters: Clusters
+    sampled: int  # images that PCA and k-means learned from
 
 
-def gather(selection: Path, shards: Sequence[Path], column: str) -> Selected:
+def gather(selection: Path, shards: Sequence[Path], column: str, classes: int) -> Selected:
     """Vectors of the selected images, one shard in memory at a time.
 
     They stay float16 as stored, half of a float32 matrix. Raises UserError when a selected image
-    has no vector.
+    has no vector, or a class that is none of the `classes`.
     """
     table = read_table(selection, ["id", "teacher_class"])
-    ids = np.array(table["id"].to_pylist(), dtype=np.str_)
-    order = np.argsort(ids, kind="stable")
-    ids, classes = ids[order], np.asarray(table["teacher_class"].to_numpy())[order]
+    table = table.take(pc.sort_indices(table["id"]))
+    teacher_class = np.asarray(table["teacher_class"].to_numpy())
+    if teacher_class.max() >= classes:
+        raise UserError(
+            f"data/select/selection.parquet has teacher class {teacher_class.max()}, but "
+            f"task.classes names {classes}; run `dvc repro select`"
+        )
+    ids = table["id"].combine_chunks()
+    known = _as_bytes(ids)
     found = np.zeros(len(ids), dtype=bool)
     vectors: NDArray[np.float16] | None = None
     for path in shards:
@@ -63,34 +73,59 @@ def gather(selection: Path, shards: Sequence[Path], column: str) -> Selected:
         width = part.schema.field(column).type.list_size
         if vectors is None:
             vectors = np.empty((len(ids), width), dtype=np.float16)
-        here = np.array(part["id"].to_pylist(), dtype=np.str_)
-        place = np.minimum(np.searchsorted(ids, here), len(ids) - 1)
-        hit = ids[place] == here
+        here = _as_bytes(part["id"])
+        place = np.minimum(np.searchsorted(known, here), len(ids) - 1)
+        hit = known[place] == here
         flat = part[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         vectors[place[hit]] = flat.reshape(-1, width)[hit]
         found[place[hit]] = True
     if vectors is None or not found.all():
-        lost = ids[~found][0]
+        lost = ids[int(found.argmin())].as_py()
         raise UserError(
             f"selected image {lost} is in no shard of data/score/teacher; run `dvc repro score "
             "select`"
         )
-    return Selected(ids, classes, vectors)
+    return Selected(ids, teacher_class, vectors)
 
 
-def build(selected: Selected, count: int, dims: int, iterations: int, seed: int) -> Dictionary:
-    """Equal bytes for any thread count; UserError when count or dims do not fit the images."""
-    if count > len(selected.ids):
+def _as_bytes(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
+    """Ids in one byte a character, for searching."""
+    return ids.cast(pa.binary()).to_numpy(zero_copy_only=False).astype(np.bytes_)
+
+
+def sample(images: int, size: int | None, seed: int) -> Ints | None:
+    """Rows that PCA and k-means learn from, ascending; None = all, also when there are no more than `size`."""
+    if size is None or size >= images:
+        return None
+    drawn = np.random.default_rng([seed, 1]).choice(images, size, replace=False, shuffle=False)
+    return np.sort(drawn)
+
+
+def build(selected: Selected, settings: Prototypes, seed: int, threads: int) -> Dictionary:
+    """Equal bytes for any number of threads; UserError when count or dims do not fit the images."""
+    images, count = len(selected.ids), settings.count
+    if count > images:
         raise UserError(
-            f"prototypes.count = {count}, but only {len(selected.ids)} images are selected; lower "
-            "it or select more"
+            f"prototypes.count = {count}, but only {images} images are selected; lower it or "
+            "select more"
         )
-    projection = fit_projection(selected.vectors, dims)
-    clusters = kmeans(project(selected.vectors, projection), count, iterations, seed)
+    vectors, rows = selected.vectors, sample(images, settings.sample, seed)
+    projection = fit_projection(
+        vectors if rows is None else vectors[rows], settings.dims, threads=threads
+    )
+    flat = project(vectors, projection, threads)
+    if rows is None:
+        clusters = kmeans(flat, count, settings.iterations, seed, threads=threads)
+    else:
+        clusters = kmeans(flat[rows], count, settings.iterations, seed, threads=threads)
+        clusters = assign_all(flat, clusters, threads)
     sizes = np.bincount(clusters.labels, minlength=count)
-    prior = (sizes / len(selected.ids)).astype(np.float32)
     return Dictionary(
-        group_means(selected.vectors, clusters.labels, count), prior, projection, clusters
+        group_means(vectors, clusters.labels, count, threads),
+        (sizes / images).astype(np.float32),
+        projection,
+        clusters,
+        images if rows is None else len(rows),
     )
 
 
@@ -120,37 +155,8 @@ def assignment(selected: Selected, clusters: Clusters) -> pa.Table:
     """id, prototype int32, distance float32 (Euclidean, in PCA space)."""
     return pa.table(
         {
-            "id": pa.array(selected.ids.tolist(), pa.string()),
+            "id": selected.ids,
             "prototype": pa.array(clusters.labels, pa.int32()),
             "distance": pa.array(clusters.distances, pa.float32()),
         }
     )
-
-
-def class_entropy(labels: Ints, teacher_class: Ints, count: int) -> NDArray[np.float64]:
-    """[N] entropy in nats of the teacher's classes in each cluster; 0 = one class, log K = even."""
-    mix = np.zeros((count, int(teacher_class.max()) + 1))
-    np.add.at(mix, (labels, teacher_class), 1.0)
-    share = mix / mix.sum(axis=1, keepdims=True)
-    logs = np.log(share, out=np.zeros_like(share), where=share > 0)
-    entropy: NDArray[np.float64] = -(share * logs).sum(axis=1)
-    return entropy
-
-
-def figures(selected: Selected, dictionary: Dictionary) -> dict[str, float]:
-    """Quality of the dictionary for metrics.json."""
-    clusters, count = dictionary.clusters, len(dictionary.prior)
-    sizes = np.bincount(clusters.labels, minlength=count)
-    entropy = class_entropy(clusters.labels, selected.teacher_class, count)
-    return {
-        "images": len(selected.ids),
-        "prototypes": count,
-        "explained_variance": round(dictionary.projection.explained, 6),
-        "inertia": round(float(np.square(clusters.distances, dtype=np.float64).sum()), 4),
-        "smallest_cluster": int(sizes.min()),
-        "median_cluster": float(np.median(sizes)),
-        "largest_cluster": int(sizes.max()),
-        "mean_class_entropy": round(float((entropy * sizes).sum() / sizes.sum()), 6),
-        "iterations": clusters.iterations,
-        "moved_in_last_iteration": clusters.moved,
-    }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from webdistill.core.params import Section
 
@@ -33,3 +33,18 @@ class Prototypes(Section):
             description="most k-means iterations; it stops earlier when no image moves",
         ),
     ]
+    sample: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Field(
+            description="images that PCA and k-means learn from; null = all. All are assigned in any case"
+        ),
+    ]
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        for name, least in (("count", self.count), ("dims", self.dims)):
+            if self.sample is not None and self.sample < least:
+                raise ValueError(
+                    f"sample = {self.sample} is less than {name} = {least}; raise it, or null for all images"
+                )
+        return self
