@@ -2,6 +2,8 @@
 
     python -m pipelines.cell pipelines/compare kd 0      one arm with one seed -> pipelines/compare/cells/kd-0/
     python -m pipelines.cell pipelines/compare           the pool that its cells share -> pipelines/compare/pool/
+    python -m pipelines.cell pipelines/out_of_domain kd 0 --setting photo     -> .../cells/photo-kd-0/
+    python -m pipelines.cell pipelines/out_of_domain --setting photo          -> .../pool/photo/
 
 The pipeline's params.yaml names:
 
@@ -10,6 +12,8 @@ The pipeline's params.yaml names:
     arms     per arm, the parameters that it changes, by section or as `section.key: value`
     data     folder with the outputs of earlier stages; without it the main pipeline's data/
     pool     `stages` that make such a folder, and their parameters by section
+    settings names of the settings in which every arm is run, such as domains; the texts above may hold {setting}, which
+             stands for the name. Without it there is one setting, without a name
 
 What it does not name comes from the main params.yaml. A cell writes nothing outside its folder but the state of an
 unfinished training and tracking records in .work/, so cells may run side by side.
@@ -39,6 +43,28 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
+def in_setting(settings: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+    """A pipeline's params.yaml for one of its settings: {setting} in every text replaced by the name."""
+    known = settings.get("settings", [])
+    if name is None and known:
+        raise UserError(f"params.yaml has settings; name one, as --setting {' or '.join(known)}")
+    if name is not None and name not in known:
+        raise UserError(
+            f"there is no setting '{name}'; params.yaml has {', '.join(known) or 'none'}"
+        )
+    if name is None:
+        return dict(settings)
+
+    def named(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: named(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [named(inner) for inner in value]
+        return value.replace("{setting}", name) if isinstance(value, str) else value
+
+    return {key: named(value) for key, value in settings.items()}
+
+
 def changes(settings: Mapping[str, Any], arm: str, seed: int) -> dict[str, Any]:
     """Parameters of one cell that differ from the main params.yaml."""
     arms = settings["arms"]
@@ -47,22 +73,22 @@ def changes(settings: Mapping[str, Any], arm: str, seed: int) -> dict[str, Any]:
     return {**dict(flat(settings.get("common", {}))), "task.seed": seed, **dict(flat(arms[arm]))}
 
 
-def commands(pipeline: Path, arm: str, seed: int) -> list[list[str]]:
-    """The stage commands of a cell. Raises UserError for an arm that the pipeline does not have."""
-    settings = read_yaml(pipeline / "params.yaml")
-    folder = pipeline / "cells" / f"{arm}-{seed}"
+def commands(pipeline: Path, arm: str, seed: int, setting: str | None = None) -> list[list[str]]:
+    """The stage commands of a cell. Raises UserError for an arm or setting that the pipeline does not have."""
+    settings = in_setting(read_yaml(pipeline / "params.yaml"), setting)
+    folder = pipeline / "cells" / "-".join(filter(None, (setting, arm, str(seed))))
     source = ["--from", settings["data"]] if "data" in settings else []
     return _commands(settings["stages"], folder, source, changes(settings, arm, seed))
 
 
-def pool_commands(pipeline: Path) -> list[list[str]]:
+def pool_commands(pipeline: Path, setting: str | None = None) -> list[list[str]]:
     """The stage commands of the pipeline's pool: no seed, and the facts of `task` that all its cells share."""
-    settings = read_yaml(pipeline / "params.yaml")
+    settings = in_setting(read_yaml(pipeline / "params.yaml"), setting)
     if "pool" not in settings:
         raise UserError(f"{pipeline / 'params.yaml'} has no 'pool'; name an arm and a seed")
     own = {"task": settings["common"]["task"], **settings["pool"]}
     stages = own.pop("stages")
-    return _commands(stages, pipeline / "pool", [], dict(flat(own)))
+    return _commands(stages, pipeline / "pool" / (setting or ""), [], dict(flat(own)))
 
 
 def _commands(
@@ -82,13 +108,14 @@ def main() -> int:
     parser.add_argument("pipeline", type=Path, help="folder of the pipeline")
     parser.add_argument("arm", nargs="?", help="without one: make the pool")
     parser.add_argument("seed", type=int, nargs="?", default=0, help="default: 0")
+    parser.add_argument("--setting", help="one of the pipeline's `settings`, if it has any")
     arguments = parser.parse_args()
     die_with_parent()
     try:
         if arguments.arm is None:
-            todo = pool_commands(arguments.pipeline)
+            todo = pool_commands(arguments.pipeline, arguments.setting)
         else:
-            todo = commands(arguments.pipeline, arguments.arm, arguments.seed)
+            todo = commands(arguments.pipeline, arguments.arm, arguments.seed, arguments.setting)
         for command in todo:
             code = subprocess.call(command)
             if code:

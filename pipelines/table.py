@@ -51,6 +51,11 @@ class Cell:
     def name(self) -> str:
         return f"{self.arm}-{self.seed}"
 
+    def answers(self, kind: str) -> float:
+        """Top-1 of `raw` or `compensated` answers; where there is no such choice, of all there are."""
+        found = {"raw": self.raw_top1, "compensated": self.compensated_top1}.get(kind)
+        return self.top1 if found is None else found
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -125,35 +130,31 @@ def _check_equal(cells: Sequence[Cell], field: str, problem: str) -> None:
 
 
 def markdown(comparison: Comparison) -> str:
-    """An arm a line: n, mean and sample standard deviation, difference to its baseline; then the references."""
-    columns = ["arm", "seeds", "images", "steps", "top-1, %", "agreement with the teacher, %"]
+    """An arm a line: n, mean and sample standard deviation, difference to its baseline; then the references.
+
+    Where students were de-confounded, their answers without and with compensation stand side by side.
+    """
     both = any(cell.raw_top1 is not None for cell in comparison.cells)
-    if both:
-        columns += ["raw, %", "compensated, %"]
-    bases = set(comparison.baselines.values())
-    if bases:
-        columns.append(f"top-1 minus {' or '.join(sorted(bases))}, points")
-    rows = []
-    for arm, group in comparison.arms.items():
-        row = [arm, str(len(group)), f"{group[0].images:,}", f"{group[0].steps:,}"]
-        row += [_spread([c.top1 for c in group]), _spread([c.agreement for c in group])]
-        if both:
-            row += [
-                _known([c.raw_top1 for c in group]),
-                _known([c.compensated_top1 for c in group]),
-            ]
-        if bases:
-            base = comparison.baselines.get(arm, arm)
-            row.append("" if base == arm else _difference(group, comparison.arms[base]))
-        rows.append(row)
+    kinds = ("raw", "compensated") if both else ("",)
+    bases = " or ".join(sorted(set(comparison.baselines.values())))
+    columns = ["arm", "seeds", "images", "steps"]
+    for kind in kinds:
+        name = f"top-1 {kind}".strip()
+        columns += [f"{name}, %"] + ([f"{name} minus {bases}, points"] if bases and both else [])
+    columns.append("agreement with the teacher, %")
+    if bases and not both:
+        columns.append(f"top-1 minus {bases}, points")
+    rows = [_row(comparison, arm, kinds, bool(bases)) for arm in comparison.arms]
     shown = {**comparison.references, "teacher": {"top1": comparison.cells[0].teacher_top1}}
     for name, figures in shown.items():
         top1 = _percent(figures["top1"])
         if figures.get("sd"):
             top1 += f" ± {_percent(figures['sd'])}"
-        agreement = _percent(figures["agreement"]) if "agreement" in figures else ""
-        row = [name, "", "", "", top1, agreement]
-        rows.append(row + [""] * (len(columns) - len(row)))
+        row = [""] * len(columns)
+        row[0], row[4] = name, top1
+        if "agreement" in figures:
+            row[columns.index("agreement with the teacher, %")] = _percent(figures["agreement"])
+        rows.append(row)
     lines = [columns, ["---"] * len(columns), *rows]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{NOTE}\n"
     if comparison.missing:
@@ -161,18 +162,29 @@ def markdown(comparison: Comparison) -> str:
     return text
 
 
+def _row(comparison: Comparison, arm: str, kinds: Sequence[str], differences: bool) -> list[str]:
+    group, base = comparison.arms[arm], comparison.baselines.get(arm, arm)
+    row = [arm, str(len(group)), f"{group[0].images:,}", f"{group[0].steps:,}"]
+    told = []
+    for kind in kinds:
+        known = kind != "compensated" or group[0].compensated_top1 is not None
+        row.append(_spread([cell.answers(kind) for cell in group]) if known else "")
+        told = [""]
+        if base != arm and known:
+            other = [cell.answers(kind) for cell in comparison.arms[base]]
+            told = [_difference([cell.answers(kind) for cell in group], other)]
+        if differences and len(kinds) > 1:
+            row += told
+    row.append(_spread([cell.agreement for cell in group]))
+    return row + told if differences and len(kinds) == 1 else row
+
+
 def _spread(values: Sequence[float]) -> str:
     mean = _percent(statistics.mean(values))
     return f"{mean} ± {_percent(statistics.stdev(values))}" if len(values) > 1 else mean
 
 
-def _known(values: Sequence[float | None]) -> str:
-    found = [value for value in values if value is not None]
-    return _spread(found) if found else ""
-
-
-def _difference(group: Sequence[Cell], base: Sequence[Cell]) -> str:
-    own, other = [c.top1 for c in group], [c.top1 for c in base]
+def _difference(own: Sequence[float], other: Sequence[float]) -> str:
     text = f"{100 * (statistics.mean(own) - statistics.mean(other)):+.2f}"
     between = interval(own, other)
     return f"{text} [{100 * between[0]:+.2f}, {100 * between[1]:+.2f}]" if between else text

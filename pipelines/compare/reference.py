@@ -14,52 +14,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
-from torch.nn import functional as F
 
-from pipelines.quickstart_data.teacher import accuracy
-from stages.distill.loop import rate_factor
+from pipelines.labelled import train
+from pipelines.quickstart_data.teacher import MEAN, STD, accuracy
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_json
 from webdistill.core.params import read_yaml
-from webdistill.images.views import Views
-from webdistill.models.cifar import Classifier
-from webdistill.models.precision import low_precision
-from webdistill.models.zoo import build
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "quickstart_data" / "work" / "cifar10.safetensors"
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # as `accuracy` normalises
-
-
-def train(images: Tensor, labels: Tensor, settings: dict, lr: float, seed: int) -> Classifier:
-    """Cross-entropy on the true labels, else as stages/distill: views, SGD, schedule, batch, steps."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    net = build(settings["student"], 10).to(memory_format=torch.channels_last)
-    views = Views(images, MEAN, STD, seed=seed, min_scale=settings["min_scale"], mixup=0.0)
-    groups = [
-        {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": settings["weight_decay"]},
-        {"params": [p for p in net.parameters() if p.ndim <= 1]},
-    ]  # fmt: skip
-    optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-    steps = settings["epochs"] * settings["steps_per_epoch"]
-    warmup = round(settings["warmup_epochs"] * settings["steps_per_epoch"])
-    order, passes = torch.empty(0, dtype=torch.int64), 0
-    bfloat16 = low_precision(settings["precision"], torch.device("cpu"))
-    for step in range(steps):
-        if len(order) < settings["batch_size"]:
-            order, passes = torch.randperm(len(images), generator=generator), passes + 1
-        rows, order = order[: settings["batch_size"]], order[settings["batch_size"] :]
-        for group in optimiser.param_groups:
-            group["lr"] = lr * rate_factor(step, steps, warmup, settings["decay"])
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            logits = net(views(passes, rows))
-        loss = F.cross_entropy(logits.float(), labels[rows])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return net
 
 
 def main() -> int:
@@ -73,9 +36,11 @@ def main() -> int:
         return 2
     data = load_file(DATA)
     torch.set_num_threads(settings["common"]["task"]["threads"])
+    images, labels = data["train_images"], data["train_labels"].long()
+    network = {"architecture": shared["student"], "classes": 10, "mean": MEAN, "std": STD}
     found = []
     for seed in settings["seeds"]:
-        net = train(data["train_images"], data["train_labels"].long(), shared, own["lr"], seed)
+        net = train(images, labels, shared, own["lr"], seed, **network)
         found.append(accuracy(net, data["test_images"], data["test_labels"].long()))
         print(f"seed {seed}: {found[-1]:.4f}", file=sys.stderr, flush=True)
     spread = statistics.stdev(found) if len(found) > 1 else 0.0

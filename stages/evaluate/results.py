@@ -49,8 +49,9 @@ def figures(outcome: Outcome, bins: int) -> dict[str, float]:
         "nll": measures.negative_log_likelihood(logs, labels),
         "brier": measures.brier(np.exp(logs), labels),
     }
-    if student.shape[1] > 5:
-        found["top5"] = measures.top_k(student, labels, 5)
+    for k in (3, 5):
+        if student.shape[1] > k:
+            found[f"top{k}"] = measures.top_k(student, labels, k)
     accuracy, count = measures.class_accuracy(student.argmax(1), labels, student.shape[1])
     found["worst_class_top1"] = float(accuracy[count > 0].min())
     return {key: round(value, DIGITS) for key, value in found.items()}

@@ -24,15 +24,19 @@ from webdistill.models.checkpoint import load_network
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "data" / "quickstart"
-SELF_CONTAINED = ["compare", "ablate", "deconfound"]
+SELF_CONTAINED = ["compare", "ablate", "deconfound", "out_of_domain"]
 MATRICES = [*SELF_CONTAINED, "selection"]
-METHODS = ("kd3", "dfnd", "mosaic", "odsd")  # with options of their own
+METHODS = ("kd3", "dfnd", "mosaic", "odsd", "augkd")  # with options of their own
 
 
 def read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """-> params.yaml and the stages of dvc.yaml"""
     folder = ROOT / "pipelines" / name
     return read_yaml(folder / "params.yaml"), read_yaml(folder / "dvc.yaml")["stages"]
+
+
+def first_setting(settings: dict[str, Any]) -> str | None:
+    return settings.get("settings", [None])[0]
 
 
 def overrides(command: list[str]) -> list[str]:
@@ -45,6 +49,7 @@ def test_arms_and_seeds_are_those_of_the_matrix(name: str) -> None:
     matrix = stages["cell"]["matrix"]
     assert list(settings["arms"]) == matrix["arm"]
     assert settings["seeds"] == matrix["seed"]
+    assert ("settings" in settings) == (matrix.get("domain") == "${settings}")
     baseline = settings["baseline"]
     named = {*baseline, *baseline.values()} if isinstance(baseline, dict) else {baseline}
     assert named <= set(settings["arms"])
@@ -55,7 +60,7 @@ def test_every_arm_is_a_valid_set_of_parameters(name: str) -> None:
     settings, _ = read(name)
     resolved = {}
     for arm in settings["arms"]:
-        for command in cell.commands(ROOT / "pipelines" / name, arm, 7):
+        for command in cell.commands(ROOT / "pipelines" / name, arm, 7, first_setting(settings)):
             found = load(ROOT / "params.yaml", overrides(command))
         assert found.task.seed == 7
         resolved[arm] = json.dumps(found.raw, sort_keys=True)
@@ -93,14 +98,15 @@ def test_no_parameter_of_a_cell_comes_from_the_main_pipeline(name: str) -> None:
         assert not missing, arm
 
 
-def test_no_parameter_of_the_pool_comes_from_the_main_pipeline() -> None:
-    settings, _ = read("compare")
+@pytest.mark.parametrize("name", ["compare", "out_of_domain"])
+def test_no_parameter_of_the_pool_comes_from_the_main_pipeline(name: str) -> None:
+    settings, _ = read(name)
     main = read_yaml(ROOT / "params.yaml")
     stages = settings["pool"]["stages"]
     wanted = dict(cell.flat({key: main[key] for key in ("task", *stages)}))
     given = {
         text.partition("=")[0]
-        for command in cell.pool_commands(ROOT / "pipelines" / "compare")
+        for command in cell.pool_commands(ROOT / "pipelines" / name, first_setting(settings))
         for text in overrides(command)
     }
     assert set(wanted) - given == {"task.seed"}  # nothing of the pool is random

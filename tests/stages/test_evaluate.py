@@ -191,11 +191,20 @@ def test_confusion_has_one_row_per_image(tmp_path: Path) -> None:
     assert [r["predicted"] for r in rows] == [CLASSES[i] for i in values.argmax(1)]
 
 
-def test_top5_is_left_out_for_five_classes() -> None:
-    values, labels = _logits(4, classes=5)
+@pytest.mark.parametrize(("classes", "known"), [(3, []), (5, [3]), (7, [3, 5])])
+def test_top3_and_top5_are_there_when_there_are_more_classes(
+    classes: int, known: list[int]
+) -> None:
+    values, labels = _logits(4, classes=classes)
     outcome = results.Outcome([str(i) for i in range(60)], labels, values, values)
-    assert "top5" not in results.figures(outcome, 15)
-    assert results.figures(outcome, 15)["agreement"] == 1.0
+    figures = results.figures(outcome, 15)
+    assert {key for key in figures if key.startswith("top")} == {f"top{k}" for k in (1, *known)}
+    for k in known:
+        hits = 0
+        for row, label in zip(values, labels, strict=True):
+            hits += label in sorted(range(classes), key=lambda c: (-row[c], c))[:k]
+        assert figures[f"top{k}"] == pytest.approx(hits / len(labels), abs=1e-6)
+    assert figures["agreement"] == 1.0
 
 
 class _Stage:
