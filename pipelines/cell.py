@@ -16,7 +16,8 @@ The pipeline's params.yaml names:
              stands for the name. Without it there is one setting, without a name
 
 What it does not name comes from the main params.yaml. A cell writes nothing outside its folder but the state of an
-unfinished training and tracking records in .work/, so cells may run side by side.
+unfinished training, checkpoints at the ends of training phases, which cells share, and tracking records, all in .work/;
+so cells may run side by side.
 """
 
 from __future__ import annotations

@@ -136,7 +136,8 @@ def markdown(comparison: Comparison) -> str:
     """
     both = any(cell.raw_top1 is not None for cell in comparison.cells)
     kinds = ("raw", "compensated") if both else ("",)
-    bases = " or ".join(sorted(set(comparison.baselines.values())))
+    named = set(comparison.baselines.values())
+    bases = "its baseline" if len(named) > 1 else "".join(named)
     columns = ["arm", "seeds", "images", "steps"]
     for kind in kinds:
         name = f"top-1 {kind}".strip()
@@ -164,7 +165,9 @@ def markdown(comparison: Comparison) -> str:
 
 def _row(comparison: Comparison, arm: str, kinds: Sequence[str], differences: bool) -> list[str]:
     group, base = comparison.arms[arm], comparison.baselines.get(arm, arm)
-    row = [arm, str(len(group)), f"{group[0].images:,}", f"{group[0].steps:,}"]
+    several = len(set(comparison.baselines.values())) > 1 and base != arm
+    row = [f"{arm}, against {base}" if several else arm, str(len(group))]
+    row += [f"{group[0].images:,}", f"{group[0].steps:,}"]
     told = []
     for kind in kinds:
         known = kind != "compensated" or group[0].compensated_top1 is not None

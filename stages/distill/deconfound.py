@@ -22,6 +22,7 @@ from torch import Tensor
 from stages.distill.methods import Batch, Method
 from stages.distill.params import DeconfoundSettings, DrawnSettings
 from webdistill.core.errors import UserError
+from webdistill.models.cifar import Classifier
 from webdistill.models.compensation import Compensation
 
 CHUNK = 256  # images drawn and looked at together
@@ -50,11 +51,16 @@ def read_dictionary(path: Path) -> Dictionary:
     """The output of stage `prototypes`. Raises UserError when it is none."""
     try:
         tensors = load_file(path)
-        return Dictionary(tensors["prototypes"], tensors["prior"])
+        found = Dictionary(tensors["prototypes"], tensors["prior"])
     except (SafetensorError, OSError, KeyError) as error:
         raise UserError(
             f"{path} holds no prototypes ({error}); run `dvc repro prototypes`"
         ) from None
+    if found.prototypes.ndim != 2 or found.prior.shape != found.prototypes.shape[:1]:
+        raise UserError(
+            f"{path} holds a prior that does not fit its prototypes; run `dvc repro prototypes`"
+        )
+    return found
 
 
 def attach(
@@ -62,7 +68,7 @@ def attach(
 ) -> Compensation:
     """Compensate the method's student from now on. `dictionary` may only be missing when it will be drawn.
 
-    Raises UserError when the method draws no images, or the dictionary lacks variety.
+    Raises UserError when it is to be drawn and the method draws no images.
     """
     student = method.student()
     if settings.dictionary == "drawn":
@@ -72,6 +78,11 @@ def attach(
                 "set it to prototypes"
             )
         count, width = settings.drawn.count, teacher_width
+        if settings.drawn.dims > width:
+            raise UserError(
+                f"distill.deconfound.drawn.dims = {settings.drawn.dims}, but the teacher has {width} features; "
+                "lower it"
+            )
     else:
         assert dictionary is not None
         count, width = dictionary.prototypes.shape
@@ -112,26 +123,30 @@ class DrawnDictionary:
 
         settings, section = self.settings, "distill.deconfound.drawn"
         rng = np.random.default_rng([self.seed, epoch, 1])
-        parts = [
-            self.features(method.draw(min(CHUNK, settings.images - done), rng)).float().cpu()
-            for done in range(0, settings.images, CHUNK)
-        ]
+        chunks = -(
+            -settings.images // CHUNK
+        )  # of nearly equal size: a generator may normalise over one
+        sizes = [len(part) for part in np.array_split(np.arange(settings.images), chunks)]
+        parts = [self.features(method.draw(size, rng)).float().cpu() for size in sizes]
         found = torch.cat(parts).numpy()
         flat = project(found, fit_projection(found, settings.dims, section=section))
         clusters = kmeans(flat, settings.count, 100, self.seed, section=section)
-        sizes = np.bincount(clusters.labels, minlength=settings.count)
+        members = np.bincount(clusters.labels, minlength=settings.count)
         return Dictionary(
             torch.from_numpy(group_means(found, clusters.labels, settings.count)),
-            torch.from_numpy((sizes / len(found)).astype(np.float32)),
+            torch.from_numpy((members / len(found)).astype(np.float32)),
         )
 
 
-def overhead(method: Method, batch: Batch, step: Callable[[Method, Batch], None]) -> float:
+def overhead(
+    method: Method, teacher: Classifier, batch: Batch, step: Callable[[Method, Batch], None]
+) -> float:
     """Time of a step with the compensation over one without, minus 1; median of pairs on a copy of the method.
 
     `step` does forward and backward pass.
     """
-    twin = copy.deepcopy(method)
+    method.zero_grad(set_to_none=True)
+    twin = copy.deepcopy(method, {id(teacher): teacher})  # a method may hold the teacher
     compensation = twin.student().compensation
     ratios = []
     for pair in range(PAIRS + 1):

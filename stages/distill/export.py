@@ -20,6 +20,7 @@ from webdistill.models.checkpoint import save_network
 from webdistill.models.cifar import Classifier, parameters
 from webdistill.models.projected import Projected
 
+SHOWN_ROWS = 12  # images, one a row
 SHOWN_VIEWS = 8  # views per image on the sheet that tracking keeps
 SHOWN_IMAGES = 48  # images on each half of the sheet of kept and left images
 MOST_CLASSES = 100  # beyond that curves per class say less than they cost
@@ -44,6 +45,11 @@ def export(stage: Stage, prepared: Prepared) -> None:
         _write_rows(path, run.history.rows)
     with stage.output("selection_history.parquet") as path:
         write_table(_per_image(run), path)
+    with stage.output("pictures") as path:
+        for name, data in _pictures(run).items():
+            path.mkdir(exist_ok=True)
+            (path / name).write_bytes(data)
+            stage.artifact(path / name)
     _track(stage, run)
     last, chosen = run.rows[-1], run.history.rows[-1]
     stage.metrics(
@@ -94,7 +100,7 @@ def _card(prepared: Prepared, student: Classifier, image_size: int) -> dict[str,
 
 
 def _track(stage: Stage, run: Run) -> None:
-    """Curves and pictures, for tracking only."""
+    """Curves, for tracking only."""
     for row in run.rows:
         for name, value in row.items():
             if name != "epoch":
@@ -103,9 +109,18 @@ def _track(stage: Stage, run: Run) -> None:
         for name, value in row.items():
             if name != "epoch" and (len(run.classes) <= MOST_CLASSES or "/" not in name):
                 stage.curve(f"selection/{name}", value, int(row["epoch"]))
-    stage.picture("views.png", _views_sheet(run))
+
+
+def _pictures(run: Run) -> dict[str, bytes]:
+    """File name -> PNG: the first views, images kept most and least, and what the method itself shows."""
+    found = {"views.png": _views_sheet(run)}
     if len(run.history.rows) > 1 or run.history.rows[0]["kept_share"] < 1:
-        stage.picture("kept_most_then_least.png", _kept_sheet(run))
+        found["kept_most_then_least.png"] = _kept_sheet(run)
+    rows = run.kept[:SHOWN_ROWS].to(run.device)
+    assert run.labels is not None
+    for name, images in run.method.pictures(run.views.plain(rows), run.labels[rows]).items():
+        found[name] = _sheet(run, images.flatten(0, 1), images.shape[1])
+    return found
 
 
 def _per_image(run: Run) -> pa.Table:
@@ -121,7 +136,7 @@ def _per_image(run: Run) -> pa.Table:
 
 def _views_sheet(run: Run) -> bytes:
     """What the student saw: rows of one image each, its first views side by side."""
-    rows = torch.arange(min(12, run.count), device=run.device)
+    rows = torch.arange(min(SHOWN_ROWS, run.count), device=run.device)
     shown = torch.stack([run.views(number, rows) for number in range(SHOWN_VIEWS)], dim=1)
     return _sheet(run, shown.flatten(0, 1), SHOWN_VIEWS)
 
@@ -142,7 +157,8 @@ def _sheet(run: Run, images: Tensor, columns: int) -> bytes:
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        names = list(dict.fromkeys(name for row in rows for name in row))  # phases differ in losses
+        writer = csv.DictWriter(file, fieldnames=names, lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -41,6 +43,7 @@ class Run:
     weight: Tensor  # [N] selection weights
     ids: Sequence[str]  # [N] for error messages
     classes: tuple[str, ...]
+    labels: Tensor | None = None  # [N] int64, the class that an image's keyword names, -1 = none
     rows: list[Row] = field(default_factory=list)  # the curve so far, one row per finished epoch
 
     def __post_init__(self) -> None:
@@ -63,15 +66,18 @@ class Run:
         self.history = History(self.classes, self.count)
         self.passes = 0  # begun passes over the kept images
         self.empty_choices = 0  # choices that kept nothing and were passed over
+        if self.labels is None:
+            self.labels = torch.full((self.count,), -1, device=self.device)
         self.pool = Pool(
-            lambda: self.look(self.teacher), lambda: self.look(self.method.student())[0]
+            lambda: self.look(self.teacher),
+            lambda: self.look(self.method.student())[0],
+            self.labels,
         )
+        self.phases = self.method.phases(self.settings.epochs)
         plug_in = self.settings.deconfound
         self._drawn: DrawnDictionary | None = None
         if plug_in.enabled and plug_in.dictionary == "drawn":
-            self._drawn = DrawnDictionary(
-                plug_in.drawn, self.seed, lambda x: self.teacher.pool(self._teacher(x)[1])
-            )
+            self._drawn = DrawnDictionary(plug_in.drawn, self.seed, self._penultimate)
 
     # -- one epoch -----------------------------------------------------------------------------------------
     def epoch(self, number: int) -> Iterator[int]:
@@ -83,19 +89,22 @@ class Run:
         self._choose(number)
         self._refresh(number)
         rng = np.random.default_rng([self.seed, number])
+        torch.manual_seed(
+            int(np.random.default_rng([self.seed, number, 2]).integers(2**62))
+        )  # dropout
         self.method.train()
         sums: dict[str, Tensor] = {}
+        counts: Counter[str] = Counter()  # a figure need not be there in every step
         for step, (view, rows) in enumerate(self._batches(rng)):
             self._set_rates(number * self.steps_per_epoch + step)
-            images = self.views(view, rows)
-            known = self.answers(view, rows, images)
-            batch = Batch(images, known.logits, known.maps, self.weight[rows], rows, rng)
+            batch = self._batch(view, rows, rng, number * self.steps_per_epoch + step)
             for key, value in self._step(batch).items():
                 sums[key] = sums[key] + value if key in sums else value
+                counts[key] += 1
             if step + 1 < self.steps_per_epoch:
                 yield len(rows)
         self.rows.append(
-            {"epoch": number + 1.0} | {k: float(v) / self.steps_per_epoch for k, v in sums.items()}
+            {"epoch": number + 1.0} | {k: float(v) / counts[k] for k, v in sums.items()}
         )
         yield self.settings.batch_size
 
@@ -112,6 +121,18 @@ class Run:
             view = number % self.settings.views if self.settings.views else number
             yield view, torch.from_numpy(rows).to(self.device)
 
+    def _batch(self, view: int, rows: Tensor, rng: np.random.Generator, step: int) -> Batch:
+        assert self.labels is not None
+        weight, labels = self.weight[rows], self.labels[rows]
+        if not self.method.sees_pool:
+            nothing = weight.new_empty(0)
+            return Batch(nothing, nothing, None, weight, rows, rng, labels, step)
+        images = self.views(view, rows)
+        if not self.method.asks_teacher:
+            return Batch(images, weight.new_empty(0), None, weight, rows, rng, labels, step)
+        known = self.answers(view, rows, images)
+        return Batch(images, known.logits, known.maps, weight, rows, rng, labels, step)
+
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step. -> its figures, on the device."""
         losses, logits = self._losses(self.method, batch)
@@ -119,18 +140,24 @@ class Run:
         if not bool(torch.isfinite(total)):
             names = [self.ids[i] for i in batch.rows[:8].tolist()]
             raise UserError(
-                f"the loss is not finite; lower distill.lr. The batch begins with images {names}"
+                f"the loss is not finite; lower {self._rates_named()}. The batch begins with images {names}"
             )
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         total.backward()
         for optimiser in self.optimisers:
             optimiser.step()
-        same = (logits.argmax(1) == batch.teacher_logits.argmax(1)).float().mean()
+        reference = self.method.reference
+        other = batch.teacher_logits if reference is None else reference
+        same = (logits.argmax(1) == other.argmax(1)).float().mean()
         figures = {"loss": total.detach(), "agreement": same}
         if len(losses) > 1:
             figures |= {name: value.detach() for name, value in losses.items()}
         return figures
+
+    def _rates_named(self) -> str:
+        plug_in = self.settings.deconfound.enabled
+        return "distill.lr or distill.deconfound.lr" if plug_in else "distill.lr"
 
     def _losses(self, method: Method, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         with self._autocast():
@@ -138,17 +165,16 @@ class Run:
 
     def compensation_overhead(self) -> float:
         """Share of a step's time that the student's compensation adds; measured on a copy, changes nothing."""
-        rows = torch.arange(self.settings.batch_size, device=self.device)
-        images = self.views(0, rows)
-        logits, maps = self._teacher(images)
-        kept = maps if self.method.needs_maps else None
-        batch = Batch(images, logits, kept, self.weight[rows], rows, np.random.default_rng(0))
+        rows = self.kept.to(self.device).repeat(self.settings.batch_size)[
+            : self.settings.batch_size
+        ]
+        batch = self._batch(0, rows, np.random.default_rng(0), 1)
 
         def step(method: Method, batch: Batch) -> None:
             losses, _ = self._losses(method, batch)
             torch.stack(list(losses.values())).sum().backward()
 
-        return overhead(self.method, batch, step)
+        return overhead(self.method, self.teacher, batch, step)
 
     def _refresh(self, number: int) -> None:
         """A new confounder dictionary, where the method's own images make it and epoch `number` begins with one."""
@@ -202,14 +228,24 @@ class Run:
             maps = self.teacher.features(images)
             return self.teacher.classify(maps).float(), maps
 
+    @torch.no_grad()
+    def _penultimate(self, images: Tensor) -> Tensor:
+        with self._autocast():
+            return self.teacher.pool(self.teacher.features(images)).float()
+
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision)
 
     def _set_rates(self, step: int) -> None:
+        """The rates of step `step` of the run: every phase has a curve of its own."""
+        for epochs in self.phases:
+            if step < epochs * self.steps_per_epoch:
+                break
+            step -= epochs * self.steps_per_epoch
         factor = rate_factor(
             step,
-            self.settings.epochs * self.steps_per_epoch,
-            round(self.settings.warmup_epochs * self.steps_per_epoch),
+            epochs * self.steps_per_epoch,
+            round(min(self.settings.warmup_epochs, epochs) * self.steps_per_epoch),
             self.settings.decay,
         )
         groups = chain.from_iterable(each.param_groups for each in self.optimisers)
@@ -227,7 +263,7 @@ class Run:
             "passes": self.passes,
             "empty_choices": self.empty_choices,
         }
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # cells may save the same phase at once
         torch.save(state, temporary)
         replace(temporary, path)  # a kill leaves the old state or the new one
 

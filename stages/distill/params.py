@@ -11,6 +11,7 @@ from webdistill.core.params import Section
 from webdistill.models.compensation import Attention, Query
 from webdistill.models.names import Precision, parse
 
+Uncertainty = Literal["energy", "max_softmax"]
 Weighting = Literal["disagreement", "agreement", "none"]
 
 
@@ -81,6 +82,35 @@ class OdsdSettings(Section):
     relation: Annotated[float, Field(ge=0, description="weight of the relational loss")]
 
 
+class AugKdSettings(Section):
+    """Options of `method: augkd`."""
+
+    latent: Annotated[int, Field(ge=1, description="dimensions of the generator's input")]
+    free_epochs: Annotated[
+        int, Field(ge=0, description="of data-free learning; 0: the student starts fresh")
+    ]
+    anchor_epochs: Annotated[int, Field(ge=0, description="of anchor learning; 0: no anchor")]
+    mixup: Annotated[bool, Field(description="train on mixtures, too; the remaining epochs")]
+    a: Annotated[
+        float, Field(gt=0, description="share of the last module after which mixtures are images")
+    ]
+    b: Annotated[float, Field(ge=0, le=1, description="the image's share in the first mixtures")]
+    mask_ratio: Annotated[
+        float, Field(ge=0, le=1, description="share of dimensions that the class mask spares")
+    ]
+    uncertainty: Annotated[
+        Uncertainty, Field(description="of the teacher on an anchor: -logsumexp, or 1 - max p")
+    ]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if (self.mixup or self.anchor_epochs) and not self.free_epochs:
+            raise ValueError(
+                "free_epochs = 0 leaves no generator to mix with; raise it, or set mixup: false and anchor_epochs: 0"
+            )
+        return self
+
+
 class DrawnSettings(Section):
     """Options of `deconfound.dictionary: drawn`."""
 
@@ -91,6 +121,13 @@ class DrawnSettings(Section):
         int, Field(ge=0, description="finished epochs before the first; raw until then")
     ]
     every: Annotated[int, Field(ge=1, description="epochs from one dictionary to the next")]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for name, value in (("count", self.count), ("dims", self.dims)):
+            if value > self.images:
+                raise ValueError(f"{name} = {value} is more than images = {self.images}; lower it")
+        return self
 
 
 class DeconfoundSettings(Section):
@@ -125,7 +162,7 @@ class Distill(Section):
     """Student, method and schedule."""
 
     method: Annotated[
-        Literal["kd", "dfnd", "simkd", "kd3", "mosaic", "odsd"],
+        Literal["kd", "dfnd", "simkd", "kd3", "mosaic", "odsd", "augkd", "supervised"],
         Field(description="distillation method; its options are in the section of its name"),
     ]
     student: Annotated[str, Field(description="architecture, see webdistill.models.names")]
@@ -177,6 +214,7 @@ class Distill(Section):
     dfnd: Annotated[DfndSettings, Field(description="options of method dfnd")]
     mosaic: Annotated[MosaicSettings, Field(description="options of method mosaic")]
     odsd: Annotated[OdsdSettings, Field(description="options of method odsd")]
+    augkd: Annotated[AugKdSettings, Field(description="options of method augkd")]
     deconfound: Annotated[DeconfoundSettings, Field(description="KDCI, for any method")]
 
     @model_validator(mode="after")
@@ -184,6 +222,22 @@ class Distill(Section):
         if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs = {self.warmup_epochs:g} is more than epochs = {self.epochs}; lower it"
+            )
+        if self.mixup and self.method in ("augkd", "supervised"):
+            raise ValueError(
+                f"mixup = {self.mixup:g} mixes images of several classes, which {self.method} learns; set it to 0"
+            )
+        plug_in = self.deconfound
+        if plug_in.enabled and plug_in.dictionary == "drawn" and plug_in.drawn.start >= self.epochs:
+            raise ValueError(
+                f"deconfound.drawn.start = {plug_in.drawn.start} leaves none of epochs = {self.epochs} with a "
+                "dictionary; lower it"
+            )
+        before = self.augkd.free_epochs + self.augkd.anchor_epochs
+        if self.method == "augkd" and before >= self.epochs:
+            raise ValueError(
+                f"augkd.free_epochs + augkd.anchor_epochs = {before} leave none of epochs = {self.epochs} for the "
+                "last module; raise epochs"
             )
         try:
             parse(self.student)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from stages.distill import phases
 from stages.distill.deconfound import attach, read_dictionary
 from stages.distill.loop import Run
 from stages.distill.methods import Choice
@@ -54,7 +55,7 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
     device = pick_device(settings.device)
     torch.set_num_threads(stage.task.threads)
     torch.manual_seed(stage.task.seed)
-    chosen = read_table(selection, ["id", "weight", "teacher_class", "confidence"])
+    chosen = read_table(selection, ["id", "weight", "teacher_class", "confidence", "keyword_class"])
     guide = load_network(teacher)
     ids, images = load_images(
         pool, chosen["id"].to_pylist(), size=stage.task.image_size, workers=stage.task.threads
@@ -93,6 +94,7 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
         weight=weight / weight.mean(),
         ids=ids,
         classes=stage.task.classes,
+        labels=torch.tensor(chosen["keyword_class"].to_pylist(), device=device),
     )
     task = stage.task.model_dump(include={"seed", "threads", "classes", "image_size"})
     place = stage.scratch(task, settings.model_dump(), stage.inputs, str(device), torch.__version__)
@@ -100,9 +102,10 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
 
 
 def train(stage: Stage, prepared: Prepared) -> None:
-    """Run the remaining epochs, saving the state as time goes by."""
+    """Run the remaining epochs, saving the state as time goes by and at the end of every phase."""
     run = prepared.run
-    done = _restored(prepared)
+    ends = phases.places(stage, run)
+    done = _restored(run, prepared.state) or _restored(run, phases.latest(ends))
     if done:
         stage.log(f"continues after epoch {done} of {run.settings.epochs}")
     per_epoch = run.steps_per_epoch * run.settings.batch_size
@@ -111,6 +114,9 @@ def train(stage: Stage, prepared: Prepared) -> None:
     for _ in stage.progress(_steps(run, done), total=total, unit="img", size=lambda count: count):
         if len(run.rows) > done:  # an epoch has just ended
             done = len(run.rows)
+            if done in ends:
+                run.save(ends[done])
+                phases.forget(ends)
             if time.monotonic() - saved > SAVE_EVERY:
                 run.save(prepared.state)
                 saved = time.monotonic()
@@ -123,12 +129,12 @@ def train(stage: Stage, prepared: Prepared) -> None:
         stage.log(f"de-confounding adds {share:.1%} to the time of a step")
 
 
-def _restored(prepared: Prepared) -> int:
-    """Epochs that an earlier, killed run finished; 0 when there is none or its state is unreadable."""
-    if not prepared.state.exists():
+def _restored(run: Run, state: Path | None) -> int:
+    """Epochs that an earlier run finished, by its saved state; 0 when there is none."""
+    if state is None or not state.exists():
         return 0
     try:
-        return prepared.run.restore(prepared.state)
+        return run.restore(state)
     except (
         OSError,
         EOFError,
@@ -138,9 +144,9 @@ def _restored(prepared: Prepared) -> int:
         TypeError,
         pickle.UnpicklingError,
     ) as error:
-        prepared.state.unlink()
+        state.unlink(missing_ok=True)
         raise UserError(
-            f"{prepared.state} was damaged and has been removed ({type(error).__name__}); run again from epoch 1"
+            f"{state} was damaged and has been removed ({type(error).__name__}); run again"
         ) from None
 
 

@@ -70,6 +70,7 @@ class Measured:
     calibration: Sequence[tuple[float, float, int]]
     student: Mapping[str, Any]
     teacher: Mapping[str, Any]
+    pictures: Mapping[str, bytes]  # of the training, file name -> PNG
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,10 @@ def read_measured(
     choices: Path,
     student: Path,
     teacher: Path,
+    pictures: Path,
     classes: Sequence[str],
 ) -> Measured:
-    """The outputs of evaluate by name, curve and selection history of distill, and both cards."""
+    """The outputs of evaluate by name; curve, selection history and pictures of distill; both cards."""
     bins = read_csv(outputs["calibration.csv"], ["confidence", "accuracy", "count"])
     return Measured(
         figures=read_json(outputs["metrics.json"]),
@@ -196,4 +198,5 @@ def read_measured(
         calibration=[(float(b["confidence"]), float(b["accuracy"]), int(b["count"])) for b in bins],
         student=read_json(student),
         teacher=read_json(teacher),
+        pictures={path.name: path.read_bytes() for path in sorted(pictures.glob("*.png"))},
     )

@@ -50,5 +50,6 @@ def _measured(stage: Stage) -> read.Measured:
         choices=stage.input("data/distill/selection_history.csv"),
         student=stage.input("data/distill/student") / "config.json",
         teacher=stage.input(f"{stage.task.teacher}/config.json"),
+        pictures=stage.input("data/distill/pictures"),
         classes=stage.task.classes,
     )

@@ -77,6 +77,11 @@ def data_uri(data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
+def whole_uri(data: bytes) -> str:
+    """A PNG of our own making as it is, however large."""
+    return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+
+
 def _kind(data: bytes) -> str | None:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"

@@ -46,7 +46,7 @@ def main(stage: Stage) -> None:
             "select.allow_empty_classes: true"
         )
     with stage.output("selection.parquet") as path:
-        write_table(scores.selection(chosen), path)
+        write_table(scores.selection(chosen, keyword[picked]), path)
     stage.metrics(scores.figures(chosen, eligible, keyword[picked], task.classes))
 
     if settings.rule != "all" and settings.budget > len(scored.ids):

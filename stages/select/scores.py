@@ -100,8 +100,8 @@ def keyword_classes(scored: Scored, embedded: Path) -> Ints:
     return np.asarray(table["query_class"].to_numpy())[order][place]
 
 
-def selection(chosen: Scored) -> pa.Table:
-    """id, teacher_class, confidence, weight, rank (0 = most confident of its class)."""
+def selection(chosen: Scored, keyword: Ints) -> pa.Table:
+    """id, teacher_class, confidence, weight, rank (0 = most confident of its class), keyword_class (-1 = none)."""
     weight = np.ones(len(chosen.ids), dtype=np.float32)  # all rules so far are hard choices
     return pa.table(
         {
@@ -110,6 +110,7 @@ def selection(chosen: Scored) -> pa.Table:
             "confidence": pa.array(np.exp(-chosen.doubt).astype(np.float32)),
             "weight": pa.array(weight),
             "rank": pa.array(rank_within_class(chosen.teacher_class, chosen.doubt), pa.int32()),
+            "keyword_class": pa.array(keyword, pa.int32()),
         }
     )
 

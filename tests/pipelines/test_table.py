@@ -88,10 +88,12 @@ def test_arms_with_baselines_of_their_own_stay_in_order_and_show_both_answers(
     comparison = compare(tmp_path, settings(arms=arms, baseline=baseline, seeds=[0]))
     lines = [line.split(" | ") for line in markdown(comparison).splitlines()]
     assert lines[0][4:8] == [
-        "top-1 raw, %", "top-1 raw minus kd or kd3, points",
-        "top-1 compensated, %", "top-1 compensated minus kd or kd3, points",
+        "top-1 raw, %", "top-1 raw minus its baseline, points",
+        "top-1 compensated, %", "top-1 compensated minus its baseline, points",
     ]  # fmt: skip
-    assert [line[0] for line in lines[2:6]] == ["| kd", "| kd_on", "| kd3", "| kd3_on"]
+    assert [line[0] for line in lines[2:6]] == [
+        "| kd", "| kd_on, against kd", "| kd3", "| kd3_on, against kd3",
+    ]  # fmt: skip
     assert lines[2][4:8] == ["50.00", "", "", ""]
     assert lines[3][4:8] == ["61.00", "+11.00", "60.00", "+10.00"]
     assert lines[5][4:8] == ["68.00", "-2.00", "", ""]  # had no compensation after all

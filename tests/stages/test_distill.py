@@ -24,11 +24,12 @@ from webdistill.images.views import Views
 from webdistill.models.zoo import build
 
 ROOT = Path(__file__).parents[2]
-METHODS = ("kd", "dfnd", "simkd", "kd3", "mosaic", "odsd")
+METHODS = ("kd", "dfnd", "simkd", "kd3", "mosaic", "odsd", "augkd", "supervised")
 
 SETTINGS = {
     "student": "resnet8", "epochs": 4, "batch_size": 8, "lr": 0.05, "warmup_epochs": 1.0,
     "weight_decay": 1e-3, "mixup": 0.2, "views": 2, "precision": "float32", "device": "cpu",
+    "augkd.latent": 8, "augkd.free_epochs": 1, "augkd.anchor_epochs": 1,
 }  # fmt: skip
 
 
@@ -58,6 +59,7 @@ def make(**changes: Any) -> Run:
         weight=torch.ones(21),
         ids=[f"image{i}" for i in range(21)],
         classes=("a", "b", "c"),
+        labels=torch.arange(21) % 3,
     )
 
 
@@ -285,7 +287,7 @@ class Absent:
             raise ImportError(name)
 sys.meta_path.insert(0, Absent())
 import stages.distill.loop
-from stages.distill.methods import dfnd, kd, kd3, mosaic, odsd, simkd
+from stages.distill.methods import augkd, dfnd, kd, kd3, mosaic, odsd, simkd, supervised
 from webdistill.models.zoo import build
 build("resnet8", 10)
 """

@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[2]
 POOL = torch.randint(
     0, 256, (40, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4)
 )
+NO_LABELS = torch.full((40,), -1)
 
 
 def settings(**changes: Any) -> Distill:
@@ -121,7 +122,7 @@ def test_confidence_is_that_of_the_mixed_logits() -> None:
 def test_kd3_keeps_what_passes_the_cutoff_of_its_class() -> None:
     method, _, _ = networks()
     sure = torch.tensor([[9.0, 0, 0]] * 4 + [[1.0, 0, 0]] * 2 + [[0, 0.4, 0]] * 2)
-    pool = Pool(lambda: (sure, sure), lambda: torch.zeros(8, 3))
+    pool = Pool(lambda: (sure, sure), lambda: torch.zeros(8, 3), NO_LABELS[:8])
     choice = method.select(pool, 0, 240)
     assert choice is not None
     # class 0: six images, cutoff .95, only the sure ones; class 1: b = 1/3, cutoff .19, below 1/K: all
@@ -132,7 +133,7 @@ def test_reselect_every_and_the_switch() -> None:
     def made(**changes: Any) -> list[bool]:
         method, _, _ = networks(**changes)
         logits = torch.randn(8, 3)
-        pool = Pool(lambda: (logits, logits), lambda: logits)
+        pool = Pool(lambda: (logits, logits), lambda: logits, NO_LABELS[:8])
         return [method.select(pool, epoch, 10) is not None for epoch in range(6)]
 
     assert made(**{"kd3.reselect_every": 1}) == [True] * 6
@@ -145,7 +146,8 @@ def test_the_tail_decides_whether_the_teacher_has_a_say_after_half_the_epochs() 
 
     def kept(tail: str) -> int:
         method, _, _ = networks(**{"kd3.alpha_tail": tail})
-        choice = method.select(Pool(lambda: (sure, sure), lambda: torch.zeros(12, 3)), 6, 12)
+        pool = Pool(lambda: (sure, sure), lambda: torch.zeros(12, 3), NO_LABELS[:12])
+        choice = method.select(pool, 6, 12)
         assert choice is not None
         return int(choice.keep.sum())
 
@@ -158,7 +160,8 @@ def test_a_choice_of_nothing_keeps_the_images_of_before_and_is_counted() -> None
     list(run.epoch(0))
     kept = run.kept.tolist()
     torch.nn.init.zeros_(run.teacher.fc.weight)
-    run.pool = Pool(lambda: (torch.zeros(40, 3), torch.zeros(40, 3)), lambda: torch.zeros(40, 3))
+    flat = torch.zeros(40, 3)
+    run.pool = Pool(lambda: (flat, flat), lambda: flat, NO_LABELS)
     list(run.epoch(1))
     assert run.kept.tolist() == kept
     assert run.empty_choices == 1
@@ -166,8 +169,8 @@ def test_a_choice_of_nothing_keeps_the_images_of_before_and_is_counted() -> None
 
 
 def test_a_first_choice_of_nothing_stops_with_one_line() -> None:
-    run = make_run()
-    run.pool = Pool(lambda: (torch.zeros(40, 3), torch.zeros(40, 3)), lambda: torch.zeros(40, 3))
+    run, flat = make_run(), torch.zeros(40, 3)
+    run.pool = Pool(lambda: (flat, flat), lambda: flat, NO_LABELS)
     with pytest.raises(UserError, match="distill.method = kd3 kept none of 40 images"):
         list(run.epoch(0))
 
@@ -408,7 +411,7 @@ def test_dfnd_learns_its_matrix_with_adam_and_never_the_diagonal() -> None:
 def test_dfnd_keeps_the_surest_share_once_also_where_probabilities_round_to_one() -> None:
     method, _, _ = networks(method="dfnd", **{"dfnd.keep": 0.5})
     logits = torch.tensor([[200.0, 0, 0], [300.0, 0, 0], [1.0, 0, 0], [0, 250.0, 0]])
-    pool = Pool(lambda: (logits, logits), lambda: pytest.fail("the student is not asked"))
+    pool = Pool(lambda: (logits, logits), lambda: pytest.fail("asks the student"), NO_LABELS[:4])
     choice = method.select(pool, 0, 10)
     assert choice is not None
     assert int(choice.keep.sum()) == 2

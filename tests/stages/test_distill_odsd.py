@@ -81,7 +81,8 @@ def logits_of(labels: list[int], confidences: list[float], classes: int) -> Tens
 def choose(logits: Tensor, features: Tensor, keep: float, prototypes: int) -> Tensor:
     """What `select` keeps of a pool with these answers of the teacher, [N] bool."""
     run = make(keep=keep, prototypes=prototypes, relation=0.0)
-    choice = run.method.select(Pool(lambda: (logits, features), lambda: logits), 0, 3)
+    no_labels = torch.full((len(logits),), -1)
+    choice = run.method.select(Pool(lambda: (logits, features), lambda: logits, no_labels), 0, 3)
     assert choice is not None
     return choice.keep
 

@@ -53,6 +53,7 @@ FATES = (
     + ["opted_out"] * 2
 )
 CHOICES = "epoch,kept,kept_share,churn,class/cat,class/dog\n1,9,0.5,0,4,5\n2,12,0.6,0.1,6,6\n"
+SHEETS = {"views.png": 20, "anchors.png": 300, "of_tomorrow.png": 21}  # -> side in px
 FETCHED_NOT = ("duplicate", "corrupt", "not_an_image", "opted_out")
 
 
@@ -63,6 +64,13 @@ def _webp(number: int, side: int = 32) -> bytes:
     Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(
         file, "WEBP", lossless=True
     )
+    return file.getvalue()
+
+
+def _sheet(side: int) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
@@ -199,6 +207,11 @@ def _write_measured(root: Path) -> None:
         write_manifest(root / folder)
     (root / "data/distill/curve.csv").write_text("epoch,loss,lr\n1,2.0,0.1\n2,1.5,\n3,1.25,0.05\n")
     (root / "data/distill/selection_history.csv").write_text(CHOICES)
+    sheets = root / "data/distill/pictures"
+    sheets.mkdir()
+    for name, side in SHEETS.items():
+        (sheets / name).write_bytes(_sheet(side))
+    write_manifest(sheets)
     folder = root / "data/evaluate"
     folder.mkdir()
     write_json(
@@ -427,6 +440,24 @@ def test_choices_that_changed_over_training_are_drawn(project: Path) -> None:
     path = project / "data/distill/selection_history.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     assert "images the method chose" not in _page(project)
+
+
+def test_pictures_of_the_training_are_shown_under_what_they_are(project: Path) -> None:
+    text = _page(project)
+    shown = {name: base64.b64encode(_sheet(side)).decode() in text for name, side in SHEETS.items()}
+    assert (shown["views.png"], shown["of_tomorrow.png"]) == (True, False)
+    assert "<summary>what the student saw: a row per image, its first views</summary>" in text
+    assert "<summary>a row per image: itself, what the generator makes of it" in text
+    assert "images the method kept most often" not in text, "there is no such picture"
+
+
+def test_a_large_sheet_is_shown_in_its_own_size(project: Path) -> None:
+    found = re.search(
+        r'what the generator makes.*?<img src="data:image/\w+;base64,([^"]+)"', _page(project)
+    )
+    assert found is not None
+    with Image.open(io.BytesIO(base64.b64decode(found[1]))) as image:
+        assert image.size == (300, 300)
 
 
 def test_without_truth_there_is_no_word_of_a_test_bed(project: Path) -> None:

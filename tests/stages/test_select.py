@@ -191,6 +191,7 @@ def test_table_and_metrics_of_the_stage(cell: Path) -> None:
         ("confidence", "float"),
         ("weight", "float"),
         ("rank", "int32"),
+        ("keyword_class", "int32"),
     ]
     rows = table.to_pylist()
     assert [r["id"] for r in rows] == sorted(r["id"] for r in rows)
@@ -208,6 +209,19 @@ def test_table_and_metrics_of_the_stage(cell: Path) -> None:
         np.mean([r["confidence"] for r in rows]), abs=1e-6
     )
     assert 0 <= metrics["agreement_with_keyword"] <= 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"rule": "all", "agree": True}, {"source": "pool"}], ids=str
+)
+def test_every_image_brings_the_class_that_its_keyword_names(
+    cell: Path, changes: dict[str, Any]
+) -> None:
+    rows = run_stage(cell, **changes)[0].to_pylist()
+    place = {name: i for i, name in enumerate(make_ids(60))}
+    assert [r["keyword_class"] for r in rows] == [place[r["id"]] % 4 - 1 for r in rows]
+    if "agree" not in changes:
+        assert {r["keyword_class"] for r in rows} == {-1, 0, 1, 2}
 
 
 def test_pool_control_ignores_quality_but_never_rights_or_leaks(cell: Path) -> None:

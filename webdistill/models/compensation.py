@@ -81,7 +81,7 @@ class Compensation(nn.Module):
         queries, keys = self.to_query(query), self.to_key(self.prototypes)
         if self.attention == "dot":
             return torch.softmax(queries @ keys.T / math.sqrt(HIDDEN), dim=1)
-        if queries.requires_grad or keys.requires_grad:
+        if (queries.requires_grad or keys.requires_grad) and not queries.is_cuda:
             return torch.softmax(additive_scores(queries, keys, self.to_score.weight[0]), dim=1)
         scores = self.to_score(torch.tanh(queries[:, None] + keys)).squeeze(2)
         return torch.softmax(scores, dim=1)
@@ -100,7 +100,7 @@ class Compensation(nn.Module):
 
 
 def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """w . tanh(q_b + k_i) for queries [B, H], keys [N, H], w [H] -> [B, N]; for training.
+    """w . tanh(q_b + k_i) for queries [B, H], keys [N, H], w [H] -> [B, N]; for training on a CPU.
 
     With tanh(q + k) = 1 - 2 / (1 + e^2q e^2k) there are B H + N H exponentials instead of B N H, and nothing of that
     size is kept for the backward pass. Larger entries than LARGEST go the plain way.

@@ -28,15 +28,21 @@ class Batch:
     weight: Tensor  # [B] from the selection, mean 1 over the pool
     rows: Tensor  # [B] int64, places of the images in the pool
     rng: np.random.Generator  # draw all randomness of the step from it: it makes resuming exact
+    labels: Tensor | None = None  # [B] int64, the class that an image's keyword names, -1 = none
+    step: int = 0  # of the run, from 0
 
 
 class Pool:
     """What a method may choose images from: all N of them, in one fixed view (the whole image, normalised)."""
 
     def __init__(
-        self, teacher: Callable[[], tuple[Tensor, Tensor]], student: Callable[[], Tensor]
+        self,
+        teacher: Callable[[], tuple[Tensor, Tensor]],
+        student: Callable[[], Tensor],
+        labels: Tensor,
     ) -> None:
         self._teacher, self._student = teacher, student
+        self.labels = labels  # [N] int64, the class that an image's keyword names, -1 = none
 
     @cached_property
     def _answers(self) -> tuple[Tensor, Tensor]:
@@ -71,6 +77,10 @@ class Method(nn.Module):
 
     needs_maps = False  # whether the batch must bring the teacher's last maps
     draws = False  # whether the method makes images of its own, see `draw`
+    # what the steps of this epoch use: the pool at all, and the teacher's answers to it; else a batch has none
+    sees_pool, asks_teacher = True, True
+    # what the student's logits are compared with for the curve, where not with the batch's answers
+    reference: Tensor | None = None
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """-> named losses, whose sum is minimised, and the student's logits [B, K]. Runs in train mode."""
@@ -83,6 +93,18 @@ class Method(nn.Module):
     def select(self, pool: Pool, epoch: int, epochs: int) -> Choice | None:
         """Called before every epoch (from 0). None: go on with the images of before (at first: all)."""
         return None
+
+    def phases(self, epochs: int) -> list[int]:
+        """Lengths in epochs, together `epochs`, of parts with a curve of rates and a checkpoint of their own."""
+        return [epochs]
+
+    def undecided(self, phase: int) -> set[str]:
+        """Settings of `distill` that decide nothing before the end of a phase: its checkpoint survives their change."""
+        return set()
+
+    def pictures(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """File name -> images [rows, columns, 3, H, W], normalised, that show what the method makes of `images`."""
+        return {}
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
         """`count` images of its own [count, 3, H, W], normalised, for a confounder dictionary; only with `draws`."""
@@ -119,6 +141,14 @@ def build(settings: Distill, student: Classifier, teacher: Classifier, image_siz
             from stages.distill.methods.mosaic import Mosaic
 
             return Mosaic(student, teacher, image_size, settings.temperature, settings.mosaic)
+        case "augkd":
+            from stages.distill.methods.augkd import AugKd
+
+            return AugKd(student, teacher, image_size, settings.temperature, settings.augkd)
+        case "supervised":
+            from stages.distill.methods.supervised import Supervised
+
+            return Supervised(student)
         case "odsd":
             from stages.distill.methods.odsd import Odsd
 

@@ -8,12 +8,21 @@ from __future__ import annotations
 from torch import Tensor
 
 from stages.distill.methods import Batch, Method
+from webdistill.core.errors import UserError
 from webdistill.models.cifar import Classifier
 from webdistill.models.projected import Projected, map_side, shrink
 
 
 def join(student: Classifier, teacher: Classifier, image_size: int) -> Projected:
-    """The student with projector and the teacher's classifier; maps meet at the smaller of both sizes."""
+    """The student with projector and the teacher's classifier; maps meet at the smaller of both sizes.
+
+    Raises UserError for a teacher whose answers are more than its classifier's.
+    """
+    if teacher.compensation is not None:
+        raise UserError(
+            "this distill.method reuses the teacher's classifier, but task.teacher answers compensated; set "
+            "compensation.inference to raw in its config.json"
+        )
     side = min(map_side(student, image_size), map_side(teacher, image_size))
     return Projected(student, teacher, side).to(next(teacher.parameters()).device)
 

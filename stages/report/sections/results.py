@@ -7,10 +7,17 @@ from collections.abc import Mapping, Sequence
 from stages.report import charts
 from stages.report.evidence import Evidence
 from stages.report.html import EMPTY, Child, Html, join, section, table, tag
+from stages.report.pictures import whole_uri
 from stages.report.wording import count, percent, short
 
 MOST_CLASSES = 24  # beyond that a matrix is unreadable: the commonest mistakes are listed instead
 MOST_MISTAKES = 20
+PICTURES = {  # of data/distill/pictures
+    "views.png": "what the student saw: a row per image, its first views",
+    "kept_most_then_least.png": "images the method kept most often, then those it kept least",
+    "anchors.png": "a row per image: itself, what the generator makes of it, the same of its anchor, and mixtures "
+    "at the start, at a quarter, half and three quarters of the last module",
+}
 
 
 def curves(evidence: Evidence) -> Html:
@@ -31,7 +38,21 @@ def curves(evidence: Evidence) -> Html:
             tag("h3", "images the method chose"),
             tag("div", *changing, *(_series(classes, "kept: ") if few else ()), class_="grid"),
         ]
+    parts += _pictures(evidence.measured.pictures)
     return section("training", "Training", lead, *parts)
+
+
+def _pictures(found: Mapping[str, bytes]) -> list[Child]:
+    """What the training showed of itself, closed until asked for."""
+    return [
+        tag(
+            "details",
+            tag("summary", caption),
+            tag("img", src=whole_uri(found[name]), alt=caption, class_="wide"),
+        )
+        for name, caption in PICTURES.items()
+        if name in found
+    ]
 
 
 def _series(values: Mapping[str, Sequence[tuple[float, float]]], prefix: str = "") -> list[Html]:
@@ -69,6 +90,11 @@ def _figures(evidence: Evidence) -> Html:
     rows: list[list[Child]] = [
         ["top-1", percent(figures["top1"], 2), percent(figures["teacher_top1"], 2)]
     ]
+    if "raw_top1" in figures:
+        rows += [
+            ["top-1, answers without compensation", percent(figures["raw_top1"], 2), ""],
+            ["top-1, compensated answers", percent(figures["compensated_top1"], 2), ""],
+        ]
     if "top5" in figures:
         rows.append(["top-5", percent(figures["top5"], 2), ""])
     rows += [

@@ -1,0 +1,297 @@
+"""AuG-KD as a whole run: phases, rates, resume, options, curve, pictures, its own images as a dictionary."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages.distill.deconfound import attach
+from stages.distill.loop import Run
+from stages.distill.methods import build as build_method
+from stages.distill.methods.augkd import AugKd
+from stages.distill.params import Distill
+from webdistill.core.errors import UserError
+from webdistill.core.params import load
+from webdistill.images.views import Views
+from webdistill.models.zoo import build
+
+ROOT = Path(__file__).parents[2]
+COUNT, SIZE = 24, 14
+SETTINGS = {
+    "method": "augkd", "student": "resnet8", "epochs": 6, "steps_per_epoch": 2, "batch_size": 6, "lr": 0.05,
+    "warmup_epochs": 1.0, "views": 2, "precision": "float32", "device": "cpu", "augkd.latent": 8,
+    "augkd.free_epochs": 2, "augkd.anchor_epochs": 2,
+}  # fmt: skip
+DRAWN: dict[str, Any] = {
+    "deconfound.enabled": True, "deconfound.dictionary": "drawn", "deconfound.drawn.images": 30,
+    "deconfound.drawn.count": 4, "deconfound.drawn.dims": 6, "deconfound.drawn.start": 1,
+    "deconfound.drawn.every": 2,
+}  # fmt: skip
+
+
+def read(changes: dict[str, Any]) -> Distill:
+    overrides = [f"distill.{k}={json.dumps(v)}" for k, v in (SETTINGS | changes).items()]
+    settings = load(ROOT / "params.yaml", overrides).sections["distill"]
+    assert isinstance(settings, Distill)
+    return settings
+
+
+def make(**changes: Any) -> Run:
+    settings = read(changes)
+    torch.manual_seed(0)
+    pool = torch.randint(0, 256, (COUNT, SIZE, SIZE, 3), dtype=torch.uint8)
+    teacher = build("resnet8", 3).eval().requires_grad_(False)
+    teacher.fc.weight.mul_(10)
+    views = Views(
+        pool, (0.5,) * 3, (0.25,) * 3, seed=1, min_scale=settings.min_scale, mixup=settings.mixup  # type: ignore[arg-type]
+    )  # fmt: skip
+    method = build_method(settings, build(settings.student, 3), teacher, SIZE)
+    if settings.deconfound.enabled:
+        attach(method, settings.deconfound, None, teacher.fc.in_features)
+    ids, labels = [f"image{i}" for i in range(COUNT)], torch.arange(COUNT) % 4 - 1
+    classes = ("a", "b", "c")
+    return Run(settings, 1, views, teacher, method, torch.ones(COUNT), ids, classes, labels)
+
+
+def train(run: Run, stop: int) -> Run:
+    for number in range(len(run.rows), stop):
+        list(run.epoch(number))
+    return run
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: each.clone() for name, each in module.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def augkd_of(run: Run) -> AugKd:
+    assert isinstance(run.method, AugKd)
+    return run.method
+
+
+# -- phases and rates ------------------------------------------------------------------------------------------
+def test_every_phase_has_a_curve_of_rates_of_its_own() -> None:
+    changes = {"steps_per_epoch": 3, "augkd.anchor_epochs": 1}
+    run = make(**changes)
+    assert run.phases == [2, 1, 3]
+    factors = []
+    for step in range(18):
+        run._set_rates(step)
+        sgd, adam = run.optimisers
+        assert {group["lr"] for group in sgd.param_groups} == {sgd.param_groups[0]["lr"]}
+        factors.append(sgd.param_groups[0]["lr"] / 0.05)
+        rates = [group["lr"] / 1e-3 for group in adam.param_groups]
+        assert rates == pytest.approx([factors[-1]] * 3)
+
+    def cosine(share: float) -> float:
+        return (1 + math.cos(math.pi * share)) / 2
+
+    rise = [1 / 3, 2 / 3, 1.0]
+    free = [cosine(step / 3) for step in range(3)]
+    mixup = [cosine(step / 6) for step in range(6)]
+    assert factors == pytest.approx(rise + free + rise + rise + mixup)
+    steps = make(**changes, decay="steps", warmup_epochs=0.0)
+    falls = []
+    for step in range(1, 18):
+        steps._set_rates(step - 1)
+        before = steps.optimisers[0].param_groups[0]["lr"]
+        steps._set_rates(step)
+        falls.append(steps.optimisers[0].param_groups[0]["lr"] / before)
+    # times 0.1 at 62.5, 75 and 87.5 % of 6, 3 and 9 steps, back to the peak at 6 and 9
+    wanted = [1, 1, 1, 0.1, 0.1, 1e2, 1, 0.1, 1e1, 1, 1, 1, 1, 1, 0.1, 0.1, 0.1]
+    assert falls == pytest.approx(wanted)
+
+
+def test_a_warm_up_longer_than_a_phase_takes_all_of_it() -> None:
+    run = make(**{"augkd.anchor_epochs": 1}, warmup_epochs=1.5)
+    rates = []
+    for step in range(12):
+        run._set_rates(step)
+        rates.append(run.optimisers[0].param_groups[0]["lr"] / 0.05)
+    assert rates[:4] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert rates[4:9] == pytest.approx([1 / 2, 1, 1 / 3, 2 / 3, 1])
+
+
+def test_a_method_without_phases_has_one_curve() -> None:
+    run = make(method="supervised")
+    assert run.phases == [6]
+    rates = []
+    for step in range(12):
+        run._set_rates(step)
+        rates.append(run.optimisers[0].param_groups[0]["lr"] / 0.05)
+    tail = [(1 + math.cos(math.pi * step / 10)) / 2 for step in range(10)]
+    assert rates == pytest.approx([0.5, 1.0, *tail])
+
+
+@pytest.mark.parametrize(
+    ("changes", "phases"),
+    [
+        ({"augkd.anchor_epochs": 0}, [2, 0, 4]),
+        ({"augkd.anchor_epochs": 1, "augkd.free_epochs": 4}, [4, 1, 1]),
+        ({"augkd.free_epochs": 0, "augkd.anchor_epochs": 0, "augkd.mixup": False}, [0, 0, 6]),
+        ({"augkd.mixup": False}, [2, 2, 2]),
+    ],
+    ids=str,
+)
+def test_modules_may_be_left_out(changes: dict[str, Any], phases: list[int]) -> None:
+    run = make(**changes)
+    assert run.phases == phases
+    assert sum(run.phases) == 6
+    rows = train(run, 6).rows
+    named = ["dream_kd", "mask", "kd"]
+    modules = [named.index(name) for row in rows for name in named if name in row]
+    assert modules == [module for module in range(3) for _ in range(phases[module])]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"augkd.free_epochs": 5, "augkd.anchor_epochs": 1}, "= 6 leave none of epochs = 6"),
+        ({"augkd.free_epochs": 0, "augkd.anchor_epochs": 0}, "free_epochs = 0 leaves no generator"),
+        ({"augkd.free_epochs": 0, "augkd.mixup": False}, "free_epochs = 0 leaves no generator"),
+        ({"augkd.a": 0}, "augkd.a"),
+        ({"augkd.b": 1.5}, "augkd.b"),
+        ({"augkd.mask_ratio": -0.1}, "augkd.mask_ratio"),
+        ({"augkd.uncertainty": "entropy"}, "augkd.uncertainty"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_in_one_line(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read(changes)
+    assert words in str(caught.value)
+    assert "distill" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_too_few_epochs_for_augkd_matter_to_no_other_method() -> None:
+    assert read({"method": "kd", "epochs": 1}).epochs == 1
+
+
+# -- resume ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("killed_after", "changes"),
+    [
+        *((epochs, {}) for epochs in range(1, 6)), (1, {"precision": "bfloat16"}),
+        (3, {"precision": "bfloat16"}), (5, {"precision": "bfloat16"}), (2, DRAWN), (3, DRAWN), (5, DRAWN),
+        (1, {"student": "mobilenetv3-small"}),  # with dropout
+    ],
+)  # fmt: skip
+def test_resumed_in_any_module_equals_uninterrupted_bit_for_bit(
+    tmp_path: Path, killed_after: int, changes: dict[str, Any]
+) -> None:
+    changes = {"steps_per_epoch": 4, **changes}  # the generator's steps: 0, 6 and so on
+    whole, first, second = make(**changes), make(**changes), make(**changes)
+    train(whole, 6)
+    train(first, killed_after).save(tmp_path / "state.pt")
+    for tensor in (*second.method.parameters(), *second.method.buffers()):
+        tensor.detach().zero_()
+    assert second.restore(tmp_path / "state.pt") == killed_after
+    assert train(second, 6).rows == whole.rows
+    assert second.history.bits() == whole.history.bits()
+    assert same(state(whole.method), state(second.method))
+
+
+# -- options, curve --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"augkd.latent": 7}, {"augkd.free_epochs": 3}, {"augkd.anchor_epochs": 1},
+        {"augkd.anchor_epochs": 0}, {"augkd.mixup": False}, {"augkd.a": 0.9}, {"augkd.b": 0.3},
+        {"augkd.mask_ratio": 0.9}, {"augkd.uncertainty": "max_softmax"}, {"temperature": 2.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_option_changes_the_student(change: dict[str, Any]) -> None:
+    changes = {"epochs": 7} | change
+    if "augkd.free_epochs" in change or change.get("augkd.anchor_epochs") == 1:
+        changes["epochs"] = 7 + sum(make(**change).phases[:2]) - 4  # as many for the last module
+    assert read(changes).epochs - sum(make(**changes).phases[:2]) >= 2
+    plain = train(make(epochs=7), 7)
+    changed = train(make(**changes), changes["epochs"])
+    assert not same(state(plain.method.student()), state(changed.method.student()))
+
+
+def test_no_option_is_left_out_above() -> None:
+    marks = test_every_option_changes_the_student.pytestmark  # type: ignore[attr-defined]
+    tested = {key.removeprefix("augkd.") for change in marks[0].args[1] for key in change}
+    assert tested == {*read({}).augkd.model_dump(), "temperature"}
+
+
+def test_a_figure_is_the_mean_over_the_steps_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = make(steps_per_epoch=8), []
+    step = run._step
+
+    def noted(batch: Any) -> dict[str, Tensor]:
+        seen.append(step(batch))
+        return seen[-1]
+
+    monkeypatch.setattr(run, "_step", noted)
+    train(run, 1)
+    assert [("adversarial" in figures, "dream_kd" in figures) for figures in seen] == [
+        (number % 6 == 0, number % 6 != 0) for number in range(8)
+    ]
+    for key, value in run.rows[0].items():
+        if key != "epoch":
+            values = [float(figures[key]) for figures in seen if key in figures]
+            assert value == pytest.approx(sum(values) / len(values), rel=1e-5), key
+    assert set(run.rows[0]) == {
+        "epoch", "loss", "agreement", "adversarial", "one_hot", "balance", "statistics", "dream_kd", "encoder",
+    }  # fmt: skip
+
+
+# -- what the method shows and draws ---------------------------------------------------------------------------
+def test_pictures_are_images_dreams_anchors_and_mixtures() -> None:
+    run = train(make(**{"augkd.a": 0.4, "augkd.b": 0.2}), 6)
+    method, rows = augkd_of(run), run.kept[:5]
+    images, labels = run.views.plain(rows), (torch.arange(COUNT) % 4 - 1)[rows]
+    before = state(method)
+    ((name, shown),) = method.train().pictures(images, labels).items()
+    assert (name, shown.shape) == ("anchors.png", (5, 7, 3, SIZE, SIZE))
+    assert same(before, state(method))
+    assert method.generator.training
+    assert method.encoder.training
+    generator = method.eval().requires_grad_(False).generator
+    z = method.encoder(images, labels)[0]
+    anchor = method.anchor(z, labels)
+    wanted = [images, generator(z), generator(anchor)]
+    for share in (0.2, 0.7, 1.0, 1.0):  # at 0, 0.25, 0.5 and 0.75 of the module: .2 + .8 e / .4
+        dreams = generator((1 - share) * anchor + share * z)
+        wanted.append((1 - share) * dreams + share * images)
+    torch.testing.assert_close(shown, torch.stack(wanted, dim=1), atol=1e-5, rtol=1e-4)
+    assert torch.equal(shown[:, -1], images)
+    assert float((shown[:, 1] - shown[:, 2]).abs().max()) > 1e-3, "the anchor changes something"
+
+
+def test_a_drawn_dictionary_is_made_of_the_generators_images() -> None:
+    run = make(**DRAWN)
+    compensation = run.method.student().compensation
+    assert compensation is not None
+    assert not bool(compensation.prototypes.any())
+    before = state(train(run, 1).method)
+    run._refresh(1)
+    after = state(run.method)
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"net.compensation.prototypes", "net.compensation.prior"}
+    images = run.method.draw(30, np.random.default_rng([1, 1, 1]))
+    noise = np.random.default_rng([1, 1, 1]).standard_normal((30, 8), np.float32)
+    generator = copy.deepcopy(augkd_of(run).generator).eval()
+    torch.testing.assert_close(images, generator(torch.from_numpy(noise)).detach())
+    wanted = run.teacher.pool(run.teacher.features(images)).mean(0)
+    found = compensation.prior @ compensation.prototypes
+    scale = wanted.norm() / found.norm()  # a compensation keeps prototypes at a mean square of 1
+    torch.testing.assert_close(scale * found, wanted, atol=1e-5, rtol=1e-4)
+    raw = train(make(), 6)
+    assert train(run, 6).rows[0] == raw.rows[0]
+    assert run.rows[-1]["loss"] != raw.rows[-1]["loss"]
