@@ -7,7 +7,6 @@ mathematics is in webdistill/models/compensation.py.
 from __future__ import annotations
 
 import copy
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -140,8 +139,8 @@ class DrawnDictionary:
 
 def overhead(
     method: Method, teacher: Classifier, batch: Batch, step: Callable[[Method, Batch], None]
-) -> float:
-    """Time of a step with the compensation over one without, minus 1; median of pairs on a copy of the method.
+) -> list[float]:
+    """Time of a step with the compensation over one without, minus 1; of PAIRS pairs on a copy of the method, sorted.
 
     `step` does forward and backward pass.
     """
@@ -159,4 +158,4 @@ def overhead(
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - begun)
         ratios.append(seconds[0] / seconds[1])
-    return statistics.median(ratios[1:]) - 1  # the first pair warms up
+    return sorted(ratio - 1 for ratio in ratios[1:])  # the first pair warms up

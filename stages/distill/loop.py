@@ -163,8 +163,8 @@ class Run:
         with self._autocast():
             return method.losses(batch)
 
-    def compensation_overhead(self) -> float:
-        """Share of a step's time that the student's compensation adds; measured on a copy, changes nothing."""
+    def compensation_overhead(self) -> list[float]:
+        """Shares of a step's time that the student's compensation adds, sorted; on a copy, changes nothing."""
         rows = self.kept.to(self.device).repeat(self.settings.batch_size)[
             : self.settings.batch_size
         ]
