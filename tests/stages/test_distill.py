@@ -34,6 +34,8 @@ SETTINGS = {
 
 
 def make(**changes: Any) -> Run:
+    if changes.get("method") in ("augkd", "supervised"):  # learn classes, which no mixture has
+        changes["mixup"] = 0.0
     overrides = [f"distill.{k}={json.dumps(v)}" for k, v in (SETTINGS | changes).items()]
     settings = load(ROOT / "params.yaml", overrides).sections["distill"]
     assert isinstance(settings, Distill)
