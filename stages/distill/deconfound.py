@@ -159,3 +159,10 @@ def overhead(
             seconds.append(time.perf_counter() - begun)
         ratios.append(seconds[0] / seconds[1])
     return sorted(ratio - 1 for ratio in ratios[1:])  # the first pair warms up
+
+
+def memory(compensation: Compensation) -> float:
+    """MiB that training holds for it: weights, each with gradient and momentum, and the dictionary."""
+    weights = sum(each.numel() * each.element_size() for each in compensation.parameters())
+    dictionary = sum(each.numel() * each.element_size() for each in compensation.buffers())
+    return (3 * weights + dictionary) / 2**20

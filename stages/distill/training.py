@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from stages.distill import phases
-from stages.distill.deconfound import attach, read_dictionary
+from stages.distill.deconfound import attach, memory, read_dictionary
 from stages.distill.loop import Run
 from stages.distill.methods import Choice
 from stages.distill.methods import build as build_method
@@ -124,12 +124,14 @@ def train(stage: Stage, prepared: Prepared) -> None:
     seconds = time.monotonic() - begun
     if total:
         stage.track_metrics({"images_per_second": total / max(seconds, 1e-9)})
-    if run.settings.deconfound.enabled:
-        shares = run.compensation_overhead()
-        stage.track_metrics({"deconfound_overhead": statistics.median(shares)})
+    compensation = run.method.student().compensation
+    if compensation is not None:
+        shares, size = run.compensation_overhead(), memory(compensation)
+        found = {"deconfound_overhead": statistics.median(shares), "deconfound_memory_mib": size}
+        stage.track_metrics(found)
         stage.log(
             f"de-confounding adds {statistics.median(shares):.1%} to the time of a step "
-            f"({shares[0]:.1%} to {shares[-1]:.1%} in {len(shares)} pairs)"
+            f"({shares[0]:.1%} to {shares[-1]:.1%} in {len(shares)} pairs) and {size:.1f} MiB"
         )
 
 

@@ -18,7 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.distill.__main__ import main as distill
-from stages.distill.deconfound import Dictionary, DrawnDictionary, attach, read_dictionary
+from stages.distill.deconfound import (
+    Dictionary,
+    DrawnDictionary,
+    attach,
+    memory,
+    read_dictionary,
+)
 from stages.distill.loop import Run
 from stages.distill.methods import Batch
 from stages.distill.methods import build as build_method
@@ -234,6 +240,13 @@ def test_measuring_the_overhead_changes_nothing(method: str, changes: dict[str, 
     assert same(before, {n: state(measured.method)[n] for n in before})
     assert train(measured, 6).rows == train(plain, 6).rows
     assert same(state(plain.method), state(measured.method))
+
+
+def test_memory_is_that_of_weights_gradients_momentum_and_dictionary() -> None:
+    compensation = make("kd").method.student().compensation
+    assert compensation is not None
+    weights = 256 * (3 + WIDTH + 1) + WIDTH * 3  # W_q, W_k, w, W_z
+    assert memory(compensation) * 2**20 == 4 * (3 * weights + len(POINTS) * (WIDTH + 1))
 
 
 @pytest.fixture
