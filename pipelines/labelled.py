@@ -41,7 +41,7 @@ def train(
     torch.manual_seed(seed)
     device, size = images.device, settings["batch_size"]
     net = build(architecture, classes, images.shape[1])
-    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     views = Views(images, mean, std, seed=seed, min_scale=settings["min_scale"], mixup=0.0)
     optimiser = _optimiser(net, lr, settings["weight_decay"])
     per_epoch = settings["steps_per_epoch"] or len(images) // size

@@ -85,14 +85,8 @@ def attach(
     else:
         assert dictionary is not None
         count, width = dictionary.prototypes.shape
-    student.compensation = compensation = Compensation(
-        student.fc.out_features if settings.query == "logits" else student.fc.in_features,
-        student.compensated,
-        count,
-        width,
-        query=settings.query,
-        attention=settings.attention,
-        use_prior=settings.prior,
+    student.compensation = compensation = student.new_compensation(
+        count, width, settings.query, settings.attention, settings.prior
     )
     if dictionary is not None and settings.dictionary != "drawn":
         shown = dictionary.random if settings.dictionary == "random" else dictionary

@@ -85,7 +85,7 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
         if settings.deconfound.dictionary != "drawn":
             dictionary = read_dictionary(stage.input("data/prototypes/prototypes.safetensors"))
         attach(method, settings.deconfound, dictionary, guide.net.fc.in_features)
-    method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     run = Run(
         settings=settings,
         seed=stage.task.seed,

@@ -118,15 +118,7 @@ def _read_compensation(path: Path, card: CompensationCard, net: Classifier) -> C
     tensors = read_tensors(path)
     try:
         count, width = tensors["prototypes"].shape
-        compensation = Compensation(
-            net.fc.out_features if card.query == "logits" else net.fc.in_features,
-            net.compensated,
-            count,
-            width,
-            query=card.query,
-            attention=card.attention,
-            use_prior=card.prior,
-        )
+        compensation = net.new_compensation(count, width, card.query, card.attention, card.prior)
         compensation.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError):
         raise UserError(

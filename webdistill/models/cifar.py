@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from webdistill.models.compensation import Compensation
+from webdistill.models.compensation import Attention, Compensation, Query
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -80,6 +80,21 @@ class Classifier(nn.Module):
     def compensated(self) -> int:
         """Length of what a compensation adds: to the K logits."""
         return self.fc.out_features
+
+    def new_compensation(
+        self, count: int, width: int, query: Query, attention: Attention, use_prior: bool
+    ) -> Compensation:
+        """One that fits this network, for `count` prototypes of length `width`; not yet in use."""
+        inputs = self.fc.out_features if query == "logits" else self.fc.in_features
+        return Compensation(
+            inputs,
+            self.compensated,
+            count,
+            width,
+            query=query,
+            attention=attention,
+            use_prior=use_prior,
+        )
 
 
 def average_to(maps: Tensor, side: int) -> Tensor:
