@@ -4,14 +4,15 @@
     python -m pipelines.cell pipelines/compare           the pool that its cells share -> pipelines/compare/pool/
     python -m pipelines.cell pipelines/out_of_domain kd 0 --setting photo     -> .../cells/photo-kd-0/
     python -m pipelines.cell pipelines/out_of_domain --setting photo          -> .../pool/photo/
+    python -m pipelines.cell pipelines/out_of_domain --setting photo --pool web_pool   -> .../web_pool/photo/
 
 The pipeline's params.yaml names:
 
     stages   what a cell runs
     common   parameters of every cell, by section as in the main params.yaml
     arms     per arm, the parameters that it changes, by section or as `section.key: value`
-    data     folder with the outputs of earlier stages; without it the main pipeline's data/
-    pool     `stages` that make such a folder, and their parameters by section
+    data     folder with the outputs of earlier stages; without it the main pipeline's data/; an arm may name another
+    pool     `stages` that make such a folder, and their parameters by section; any name will do, see --pool
     settings names of the settings in which every arm is run, such as domains; the texts above may hold {setting}, which
              stands for the name. Without it there is one setting, without a name
 
@@ -71,25 +72,29 @@ def changes(settings: Mapping[str, Any], arm: str, seed: int) -> dict[str, Any]:
     arms = settings["arms"]
     if arm not in arms:
         raise UserError(f"there is no arm '{arm}'; params.yaml has {', '.join(arms)}")
-    return {**dict(flat(settings.get("common", {}))), "task.seed": seed, **dict(flat(arms[arm]))}
+    own = {key: value for key, value in arms[arm].items() if key != "data"}
+    return {**dict(flat(settings.get("common", {}))), "task.seed": seed, **dict(flat(own))}
 
 
 def commands(pipeline: Path, arm: str, seed: int, setting: str | None = None) -> list[list[str]]:
     """The stage commands of a cell. Raises UserError for an arm or setting that the pipeline does not have."""
     settings = in_setting(read_yaml(pipeline / "params.yaml"), setting)
     folder = pipeline / "cells" / "-".join(filter(None, (setting, arm, str(seed))))
-    source = ["--from", settings["data"]] if "data" in settings else []
-    return _commands(settings["stages"], folder, source, changes(settings, arm, seed))
+    values = changes(settings, arm, seed)
+    data = settings["arms"][arm].get("data", settings.get("data"))
+    return _commands(settings["stages"], folder, ["--from", data] if data else [], values)
 
 
-def pool_commands(pipeline: Path, setting: str | None = None) -> list[list[str]]:
-    """The stage commands of the pipeline's pool: no seed, and the facts of `task` that all its cells share."""
+def pool_commands(
+    pipeline: Path, setting: str | None = None, pool: str = "pool"
+) -> list[list[str]]:
+    """The stage commands of a pool of the pipeline: no seed, and the facts of `task` that all its cells share."""
     settings = in_setting(read_yaml(pipeline / "params.yaml"), setting)
-    if "pool" not in settings:
-        raise UserError(f"{pipeline / 'params.yaml'} has no 'pool'; name an arm and a seed")
-    own = {"task": settings["common"]["task"], **settings["pool"]}
+    if pool not in settings:
+        raise UserError(f"{pipeline / 'params.yaml'} has no '{pool}'; name an arm and a seed")
+    own = {"task": settings["common"]["task"], **settings[pool]}
     stages = own.pop("stages")
-    return _commands(stages, pipeline / "pool" / (setting or ""), [], dict(flat(own)))
+    return _commands(stages, pipeline / pool / (setting or ""), [], dict(flat(own)))
 
 
 def _commands(
@@ -110,11 +115,14 @@ def main() -> int:
     parser.add_argument("arm", nargs="?", help="without one: make the pool")
     parser.add_argument("seed", type=int, nargs="?", default=0, help="default: 0")
     parser.add_argument("--setting", help="one of the pipeline's `settings`, if it has any")
+    parser.add_argument(
+        "--pool", default="pool", metavar="SECTION", help="which pool to make; default: pool"
+    )
     arguments = parser.parse_args()
     die_with_parent()
     try:
         if arguments.arm is None:
-            todo = pool_commands(arguments.pipeline, arguments.setting)
+            todo = pool_commands(arguments.pipeline, arguments.setting, arguments.pool)
         else:
             todo = commands(arguments.pipeline, arguments.arm, arguments.seed, arguments.setting)
         for command in todo:

@@ -46,10 +46,11 @@ def overrides(command: list[str]) -> list[str]:
 @pytest.mark.parametrize("name", MATRICES)
 def test_arms_and_seeds_are_those_of_the_matrix(name: str) -> None:
     settings, stages = read(name)
-    matrix = stages["cell"]["matrix"]
-    assert list(settings["arms"]) == matrix["arm"]
-    assert settings["seeds"] == matrix["seed"]
-    assert ("settings" in settings) == (matrix.get("domain") == "${settings}")
+    matrices = [stages[each]["matrix"] for each in ("cell", "web_cell") if each in stages]
+    assert list(settings["arms"]) == [arm for matrix in matrices for arm in matrix["arm"]]
+    for matrix in matrices:
+        assert settings["seeds"] == matrix["seed"]
+        assert ("settings" in settings) == (matrix.get("domain") == "${settings}")
     baseline = settings["baseline"]
     named = {*baseline, *baseline.values()} if isinstance(baseline, dict) else {baseline}
     assert named <= set(settings["arms"])
@@ -98,15 +99,17 @@ def test_no_parameter_of_a_cell_comes_from_the_main_pipeline(name: str) -> None:
         assert not missing, arm
 
 
-@pytest.mark.parametrize("name", ["compare", "out_of_domain"])
-def test_no_parameter_of_the_pool_comes_from_the_main_pipeline(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "pool"), [("compare", "pool"), ("out_of_domain", "pool"), ("out_of_domain", "web_pool")]
+)
+def test_no_parameter_of_the_pool_comes_from_the_main_pipeline(name: str, pool: str) -> None:
     settings, _ = read(name)
     main = read_yaml(ROOT / "params.yaml")
-    stages = settings["pool"]["stages"]
+    stages = settings[pool]["stages"]
     wanted = dict(cell.flat({key: main[key] for key in ("task", *stages)}))
     given = {
         text.partition("=")[0]
-        for command in cell.pool_commands(ROOT / "pipelines" / name, first_setting(settings))
+        for command in cell.pool_commands(ROOT / "pipelines" / name, first_setting(settings), pool)
         for text in overrides(command)
     }
     assert set(wanted) - given == {"task.seed"}  # nothing of the pool is random
@@ -117,8 +120,10 @@ def test_cells_depend_on_all_code_that_their_stages_depend_on(name: str) -> None
     settings, stages = read(name)
     main = read_yaml(ROOT / "dvc.yaml")["stages"]
     pairs = [(stages["cell"], settings["stages"])]
-    if "pool" in settings:
-        pairs.append((stages["pool"], settings["pool"]["stages"]))
+    pools = [each for each in ("pool", "web_pool") if each in settings]
+    pairs += [(stages[pool], settings[pool]["stages"]) for pool in pools]
+    if "web_cell" in stages:
+        pairs.append((stages["web_cell"], settings["stages"]))
     for stage, run in pairs:
         code = {d for s in run for d in main[s]["deps"] if d.startswith(("stages/", "webdistill/"))}
         covered = [Path(dep) for dep in stage["deps"]]
