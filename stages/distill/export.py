@@ -112,14 +112,13 @@ def _track(stage: Stage, run: Run) -> None:
 
 
 def _pictures(run: Run) -> dict[str, bytes]:
-    """File name -> PNG: the first views, images kept most and least, and what the method itself shows."""
+    """File name -> PNG: the first views, images kept most and least, what the method made of images."""
     found = {"views.png": _views_sheet(run)}
     if len(run.history.rows) > 1 or run.history.rows[0]["kept_share"] < 1:
         found["kept_most_then_least.png"] = _kept_sheet(run)
-    rows = run.kept[:SHOWN_ROWS].to(run.device)
-    assert run.labels is not None
-    for name, images in run.method.pictures(run.views.plain(rows), run.labels[rows]).items():
-        found[name] = _sheet(run, images.flatten(0, 1), images.shape[1])
+    if run.moments:
+        columns = [run.shown()[0], *run.moments]
+        found["over_training.png"] = _sheet(run, torch.stack(columns, 1).flatten(0, 1), len(columns))
     return found
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ from webdistill.images.views import Views
 from webdistill.models.cifar import Classifier
 from webdistill.models.precision import low_precision
 
+SHOWN = 12  # images that pictures of the training show,
+MOMENTS = 4  # at so many moments of every phase
 PLAIN_BATCH = (
     128  # images per forward pass when the whole pool is looked at; on a CPU faster than 512
 )
@@ -74,6 +76,7 @@ class Run:
             self.labels,
         )
         self.phases = self.method.phases(self.settings.epochs)
+        self.moments: list[Tensor] = []  # each [SHOWN, 3, H, W]: what the method made of the images
         plug_in = self.settings.deconfound
         self._drawn: DrawnDictionary | None = None
         if plug_in.enabled and plug_in.dictionary == "drawn":
@@ -106,6 +109,10 @@ class Run:
         self.rows.append(
             {"epoch": number + 1.0} | {k: float(v) / counts[k] for k, v in sums.items()}
         )
+        if number + 1 in _shown_epochs(self.phases):
+            images, labels = self.shown()
+            made = self.method.moment(images, labels)
+            self.moments += [] if made is None else [made]
         yield self.settings.batch_size
 
     def _batches(self, rng: np.random.Generator) -> Iterator[tuple[int, Tensor]]:
@@ -206,6 +213,13 @@ class Run:
                 "give it more images or switch its selection off"
             )
 
+    def shown(self) -> tuple[Tensor, Tensor]:
+        """The images that pictures show, in the plain view, and their labels: the first that may be trained on."""
+        assert self.labels is not None
+        allowed = self.history.kept[0].nonzero()[:, 0] if self.history.kept else self.kept
+        rows = allowed[:SHOWN].to(self.device)
+        return self.views.plain(rows), self.labels[rows]
+
     @torch.no_grad()
     def look(self, net: Classifier) -> tuple[Tensor, Tensor]:
         """All images in the plain view -> logits [N, K] and pooled features [N, C], float32; `net` in eval mode."""
@@ -259,6 +273,7 @@ class Run:
             "method": self.method.state_dict(),
             "optimisers": [each.state_dict() for each in self.optimisers],
             "rows": self.rows,
+            "moments": self.moments,
             "history": {"rows": self.history.rows, "kept": self.history.kept},
             "passes": self.passes,
             "empty_choices": self.empty_choices,
@@ -273,11 +288,22 @@ class Run:
         self.method.load_state_dict(state["method"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        self.rows = state["rows"]
+        self.rows, self.moments = state["rows"], state["moments"]
         self.history.rows = state["history"]["rows"]
         self.history.kept = [each.cpu() for each in state["history"]["kept"]]
         self.passes, self.empty_choices = state["passes"], state["empty_choices"]
         return len(self.rows)
+
+
+def _shown_epochs(phases: Sequence[int]) -> set[int]:
+    """Finished epochs after which a moment is kept: MOMENTS of every phase, its end among them."""
+    ends = accumulate(phases)
+    return {
+        end - length + math.ceil(length * part / MOMENTS)
+        for end, length in zip(ends, phases, strict=True)
+        for part in range(1, MOMENTS + 1)
+        if length
+    }
 
 
 def rate_factor(step: int, steps: int, warmup: int, decay: str) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.distill.deconfound import attach
-from stages.distill.loop import Run
+from stages.distill.loop import Run, _shown_epochs
 from stages.distill.methods import build as build_method
 from stages.distill.methods.augkd import AugKd
 from stages.distill.params import Distill
@@ -252,26 +252,56 @@ def test_a_figure_is_the_mean_over_the_steps_that_have_it(monkeypatch: pytest.Mo
 
 
 # -- what the method shows and draws ---------------------------------------------------------------------------
-def test_pictures_are_images_dreams_anchors_and_mixtures() -> None:
-    run = train(make(**{"augkd.a": 0.4, "augkd.b": 0.2}), 6)
-    method, rows = augkd_of(run), run.kept[:5]
-    images, labels = run.views.plain(rows), (torch.arange(COUNT) % 4 - 1)[rows]
-    before = state(method)
-    ((name, shown),) = method.train().pictures(images, labels).items()
-    assert (name, shown.shape) == ("anchors.png", (5, 7, 3, SIZE, SIZE))
-    assert same(before, state(method))
-    assert method.generator.training
-    assert method.encoder.training
-    generator = method.eval().requires_grad_(False).generator
-    z = method.encoder(images, labels)[0]
-    anchor = method.anchor(z, labels)
-    wanted = [images, generator(z), generator(anchor)]
-    for share in (0.2, 0.7, 1.0, 1.0):  # at 0, 0.25, 0.5 and 0.75 of the module: .2 + .8 e / .4
-        dreams = generator((1 - share) * anchor + share * z)
-        wanted.append((1 - share) * dreams + share * images)
-    torch.testing.assert_close(shown, torch.stack(wanted, dim=1), atol=1e-5, rtol=1e-4)
-    assert torch.equal(shown[:, -1], images)
-    assert float((shown[:, 1] - shown[:, 2]).abs().max()) > 1e-3, "the anchor changes something"
+def test_moments_are_dreams_then_anchors_then_mixtures() -> None:
+    run = make(**{"augkd.a": 0.4, "augkd.b": 0.2})
+    method, seen = augkd_of(run), []
+    for number in range(6):
+        list(run.epoch(number))
+        assert len(run.moments) == number + 1
+        before = state(method)
+        rows = run.kept[:12]
+        images, labels = run.views.plain(rows), (torch.arange(COUNT) % 4 - 1)[rows]
+        method.eval()
+        with torch.no_grad():
+            z = method.encoder(images, labels)[0]
+            anchor, generator = method.anchor(z, labels), method.generator
+            share = (0.2, 1.0)[max(number - 4, 0)]  # .2 + .8 e / (.4 * 2), at most 1
+            wanted = {
+                0: generator(z),
+                1: generator(anchor),
+                2: (1 - share) * generator((1 - share) * anchor + share * z) + share * images,
+            }[number // 2]
+        method.train()
+        torch.testing.assert_close(run.moments[-1], wanted, atol=1e-5, rtol=1e-4)
+        assert same(before, state(method))
+        seen.append(run.moments[-1])
+    assert torch.equal(seen[-1], run.shown()[0]), "the last mixture is the image"
+    assert float((seen[1] - seen[3]).abs().max()) > 1e-3, "the anchor changes something"
+
+
+@pytest.mark.parametrize(
+    ("phases", "epochs"),
+    [
+        ([8, 2, 6], [2, 4, 6, 8, 9, 10, 12, 13, 15, 16]),
+        ([0, 0, 3], [1, 2, 3]),
+        ([20, 0, 1], [5, 10, 15, 20, 21]),
+    ],
+)
+def test_moments_are_four_of_every_phase(phases: list[int], epochs: list[int]) -> None:
+    assert sorted(_shown_epochs(phases)) == epochs
+
+
+def test_moments_survive_a_kill_and_there_are_none_where_nothing_is_mixed(tmp_path: Path) -> None:
+    whole, first = train(make(), 6), train(make(), 3)
+    first.save(tmp_path / "state.pt")
+    second = make()
+    second.restore(tmp_path / "state.pt")
+    train(second, 6)
+    assert len(whole.moments) == len(second.moments) == 6
+    for one, other in zip(whole.moments, second.moments, strict=True):
+        assert torch.equal(one, other)
+    alone = {"augkd.mixup": False, "augkd.free_epochs": 0, "augkd.anchor_epochs": 0}
+    assert not train(make(**alone), 2).moments
 
 
 def test_a_drawn_dictionary_is_made_of_the_generators_images() -> None:

@@ -115,19 +115,20 @@ def test_a_module_without_images_asks_the_teacher_nothing_about_the_pool(
     assert [len(batch.teacher_logits) for batch in seen] == [0] * 6 + [6] * 6
 
 
-def test_pictures_are_of_the_first_images_with_a_class_and_get_it(
+def test_moments_are_of_the_first_images_with_a_class_and_get_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, seen = make("augkd"), []
-    list(run.epoch(0))
 
-    def noted(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def noted(images: Tensor, labels: Tensor) -> Tensor:
         seen.append((images, labels))
-        return {"all.png": images[:, None]}
+        return images
 
-    monkeypatch.setattr(run.method, "pictures", noted)
-    found = export._pictures(run)
-    assert set(found) == {"views.png", "kept_most_then_least.png", "all.png"}
+    monkeypatch.setattr(run.method, "moment", noted)
+    list(run.epoch(0))
+    assert set(export._pictures(run)) == {
+        "views.png", "kept_most_then_least.png", "over_training.png",
+    }  # fmt: skip
     ((images, labels),) = seen
     rows = torch.tensor([i for i in range(COUNT) if i % 4 != 1][:12])
     assert torch.equal(images, run.views.plain(rows))

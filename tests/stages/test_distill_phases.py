@@ -274,10 +274,10 @@ def test_no_more_than_so_many_checkpoints_lie_there_after_a_run(
 # -- what the stage writes -------------------------------------------------------------------------------------
 def test_the_stage_writes_pictures_and_a_curve_whose_columns_differ(project: Path) -> None:
     folder = Path("data/distill/pictures")
-    names = {"views.png", "kept_most_then_least.png", "anchors.png"}
+    names = {"views.png", "kept_most_then_least.png", "over_training.png"}
     assert {path.name for path in folder.iterdir()} == names | {"manifest.json"}
     assert len(read_json(folder / "manifest.json")) > 0
-    with Image.open(folder / "anchors.png") as sheet:
+    with Image.open(folder / "over_training.png") as sheet:
         assert sheet.size == ((7 * (SIZE + 1) + 1) * 3, (12 * (SIZE + 1) + 1) * 3)
         image, last = (
             np.asarray(sheet)[3 : 3 * SIZE, 3 + c * 39 : 3 * SIZE + c * 39] for c in (0, 6)

@@ -53,7 +53,7 @@ FATES = (
     + ["opted_out"] * 2
 )
 CHOICES = "epoch,kept,kept_share,churn,class/cat,class/dog\n1,9,0.5,0,4,5\n2,12,0.6,0.1,6,6\n"
-SHEETS = {"views.png": 20, "anchors.png": 300, "of_tomorrow.png": 21}  # -> side in px
+SHEETS = {"views.png": 20, "over_training.png": 300, "of_tomorrow.png": 21}  # -> side in px
 FETCHED_NOT = ("duplicate", "corrupt", "not_an_image", "opted_out")
 
 

@@ -102,9 +102,9 @@ class Method(nn.Module):
         """Settings of `distill` that decide nothing before the end of a phase: its checkpoint survives their change."""
         return set()
 
-    def pictures(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """File name -> images [rows, columns, 3, H, W], normalised, that show what the method makes of `images`."""
-        return {}
+    def moment(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        """What the method makes of `images` at this moment of the training, to look at; same shape, normalised."""
+        return None
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
         """`count` images of its own [count, 3, H, W], normalised, for a confounder dictionary; only with `draws`."""

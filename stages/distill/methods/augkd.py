@@ -38,7 +38,6 @@ BALANCE = 20.0  # weight of the generator's class balance
 KL_WEIGHT = 0.00025  # of the encoder's distance to N(0, I)
 LABEL_WEIGHT = 0.1  # of the anchor's cross-entropy
 ADAM = 1e-3
-SHOWN = (0.0, 0.25, 0.5, 0.75)  # shares of module 3 whose mixtures are drawn
 
 
 def energy(logits: Tensor) -> Tensor:
@@ -253,17 +252,18 @@ class AugKd(Method):
         return images
 
     @torch.no_grad()
-    def pictures(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """A row per image: itself, G(z), G(z') and its mixture at a few times of module 3; none without anchors."""
-        if not self.settings.mixup or not self.settings.anchor_epochs:
-            return {}
+    def moment(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        """G(z) in module 1, G(z') in module 2, the mixture of now in module 3; None where nothing is mixed."""
         with _evaluating(self.encoder):
             z = self.encoder(images, labels)[0]
-        columns = [images, self._dream(z, labels, 1.0), self._dream(z, labels, 0.0)]
-        for done in SHOWN:
-            share = image_share(done, 1, self.settings.a, self.settings.b)
-            columns.append(mixture(share, images, self._dream(z, labels, share)))
-        return {"anchors.png": torch.stack(columns, dim=1)}
+        if not self.sees_pool:
+            return self._dream(z, labels, 1.0)
+        if self._anchoring:
+            return self._dream(z, labels, 0.0)
+        share = image_share(self._epoch, self._epochs, self.settings.a, self.settings.b)
+        if not self.settings.mixup:
+            return None
+        return mixture(share, images, self._dream(z, labels, share))
 
 
 def _labels(batch: Batch) -> Tensor:

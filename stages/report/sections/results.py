@@ -15,8 +15,8 @@ MOST_MISTAKES = 20
 PICTURES = {  # of data/distill/pictures
     "views.png": "what the student saw: a row per image, its first views",
     "kept_most_then_least.png": "images the method kept most often, then those it kept least",
-    "anchors.png": "a row per image: itself, what the generator makes of it, the same of its anchor, and mixtures "
-    "at the start, at a quarter, half and three quarters of the last module",
+    "over_training.png": "a row per image: itself, then what the method made of it as the training went on, four times "
+    "in every part; with augkd: what the generator makes of it, the same of its anchor, and the mixtures",
 }
 
 
