@@ -118,7 +118,9 @@ def _pictures(run: Run) -> dict[str, bytes]:
         found["kept_most_then_least.png"] = _kept_sheet(run)
     if run.moments:
         columns = [run.shown()[0], *run.moments]
-        found["over_training.png"] = _sheet(run, torch.stack(columns, 1).flatten(0, 1), len(columns))
+        found["over_training.png"] = _sheet(
+            run, torch.stack(columns, 1).flatten(0, 1), len(columns)
+        )
     return found
 
 

@@ -101,6 +101,10 @@ class AugKdSettings(Section):
     uncertainty: Annotated[
         Uncertainty, Field(description="of the teacher on an anchor: -logsumexp, or 1 - max p")
     ]
+    teacher_weight: Annotated[
+        float,
+        Field(ge=0, le=1, description="of the teacher's answers in the last module; rest: labels"),
+    ]
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

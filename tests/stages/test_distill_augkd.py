@@ -250,6 +250,8 @@ def test_no_step_of_module_two_moves_anything_but_the_anchor() -> None:
     [
         (0, 0.2, {}), (1, 0.2 + 0.8 / 3, {}), (3, 1.0, {}), (0, 0.2, {"augkd.anchor_epochs": 0}),
         (0, 1.0, {"augkd.mixup": False}), (0, 1.0, {"augkd.b": 1.0}),
+        (0, 0.2, {"augkd.teacher_weight": 0.2}), (0, 0.2, {"augkd.teacher_weight": 0.0}),
+        (0, 0.2, {"augkd.teacher_weight": 1.0}),
     ],
 )  # fmt: skip
 def test_module_three_teaches_the_student_alone_with_the_teachers_answers_to_mixtures(
@@ -274,10 +276,13 @@ def test_module_three_teaches_the_student_alone_with_the_teachers_answers_to_mix
     torch.testing.assert_close(seen, torch.cat(batches), atol=1e-5, rtol=1e-4)
     student, answer = twin.net(torch.cat(batches)), torch.cat(answers)
     weight, labels = (each.repeat(len(batches)) for each in (run.weight[:BATCH], labels))
+    taught = changes.get("augkd.teacher_weight", 0.5)
     wanted = {
-        "label": 0.5 * (weight * naive_ce(student, labels)).mean(),
-        "kd": 0.5 * (weight * naive_kl(student, answer, T)).mean(),
+        "label": (1 - taught) * (weight * naive_ce(student, labels)).mean(),
+        "kd": taught * (weight * naive_kl(student, answer, T)).mean(),
     }
+    if not taught:
+        del wanted["kd"]
     check(losses, wanted)
     check_gradients(method, twin, {"net"})
     assert moved(method, before) == {"net"}, "its running statistics, no others"

@@ -44,7 +44,7 @@ STUDENT = Path("data/distill/student/weights.safetensors")
 FOLDER = Path(".work/phases")
 # A setting that decides nothing before the end of module 1 -> another value for it.
 LATER = {
-    "epochs": 7, "temperature": 2.0, "augkd.a": 0.9, "augkd.b": 0.5, "augkd.mixup": False,
+    "epochs": 7, "temperature": 2.0, "augkd.a": 0.9, "augkd.b": 0.5, "augkd.mixup": False, "augkd.teacher_weight": 0.1,
     "deconfound.inference": "raw", "min_scale": 0.9, "views": 1, "augkd.anchor_epochs": 1,
     "augkd.mask_ratio": 0.6, "augkd.uncertainty": "max_softmax",
 }  # fmt: skip
@@ -52,7 +52,7 @@ DRAWN: dict[str, Any] = {
     "deconfound.enabled": True, "deconfound.dictionary": "drawn", "deconfound.drawn.images": 12,
     "deconfound.drawn.count": 3, "deconfound.drawn.dims": 2, "deconfound.drawn.start": 1,
 }  # fmt: skip
-LATEST = {*list(LATER)[:6]}  # of these, what decides nothing before the end of module 2 either
+LATEST = {*list(LATER)[:7]}  # of these, what decides nothing before the end of module 2 either
 
 
 def stage_of(**changes: Any) -> Stage:

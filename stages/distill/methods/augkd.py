@@ -6,10 +6,11 @@ Three modules, one after the other, each with a rate curve of its own:
    latent vectors, and a first student S. One generator step, then five of student and encoder.
 2. anchor learning (`anchor_epochs`): a class mask and a mapping psi, so that G(z') of an image's anchor z' leaves T
    less uncertain than G(z), z = E(x, y), while `mask_ratio` of the dimensions of z stay.
-3. mixup learning: S learns from the images and from mixtures that begin near G(z') and end in the images.
+3. mixup learning: S learns from the images and from mixtures that begin near G(z') and end in the images, by labels
+   and by the teacher's answers (`teacher_weight`).
 
 Needs a class for every image: the search keyword's. Faults of the released code that are not repeated: in module 3 the
-soft targets are the teacher's; all images are normalised alike; the mask's penalty is a mean and the mask reaches 1;
+soft targets are the teacher's, not the student's own, which leaves labels alone (`teacher_weight: 0`); all images are normalised alike; the mask's penalty is a mean and the mask reaches 1;
 no choice looks at test images.
 """
 
@@ -134,8 +135,8 @@ class AugKd(Method):
         return [*before, epochs - sum(before)]
 
     def undecided(self, phase: int) -> set[str]:
-        later = {"epochs", "temperature", "augkd.a", "augkd.b", "augkd.mixup"}
-        later.add("deconfound.inference")
+        later = {"epochs", "temperature", "deconfound.inference"}
+        later |= {f"augkd.{key}" for key in ("a", "b", "mixup", "teacher_weight")}
         if phase == 0:
             later |= {"min_scale", "views"}
             later |= {f"augkd.{key}" for key in ("anchor_epochs", "mask_ratio", "uncertainty")}
@@ -202,7 +203,7 @@ class AugKd(Method):
 
     # -- module 3 ------------------------------------------------------------------------------------------
     def _mix(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """0.5 CE(S, y) + 0.5 T^2 KL(T || S) over images and their mixtures; the factor T^2 is our reading."""
+        """(1 - w) CE(S, y) + w T^2 KL(T || S) over images and their mixtures, w = `teacher_weight`; T^2 as released."""
         images, answer, labels = batch.images, batch.teacher_logits, _labels(batch)
         weight, self.reference = batch.weight, answer
         share = image_share(self._epoch, self._epochs, self.settings.a, self.settings.b)
@@ -210,14 +211,16 @@ class AugKd(Method):
             with torch.no_grad():
                 mixed = mixture(share, images, self._dream(self._encode(batch), labels, share))
                 images = torch.cat([images, mixed])
-                answer = torch.cat([answer, self._teacher[0](mixed).float()])
+                if self.settings.teacher_weight:
+                    answer = torch.cat([answer, self._teacher[0](mixed).float()])
             labels, weight = labels.repeat(2), weight.repeat(2)
         logits = self.net(images).float()
         cross_entropy = (weight * F.cross_entropy(logits, labels, reduction="none")).mean()
-        return {
-            "label": 0.5 * cross_entropy,
-            "kd": 0.5 * kl_divergence(logits, answer, self.temperature, weight),
-        }, logits[: len(batch.images)]
+        taught = self.settings.teacher_weight
+        losses = {"label": (1 - taught) * cross_entropy}
+        if taught:
+            losses["kd"] = taught * kl_divergence(logits, answer, self.temperature, weight)
+        return losses, logits[: len(batch.images)]
 
     def _dream(self, z: Tensor, labels: Tensor, share: float) -> Tensor:
         """G((1 - s) z' + s z); without an anchor z' = z."""
