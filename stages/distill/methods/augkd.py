@@ -10,8 +10,8 @@ Three modules, one after the other, each with a rate curve of its own:
    and by the teacher's answers (`teacher_weight`).
 
 Needs a class for every image: the search keyword's. Faults of the released code that are not repeated: in module 3 the
-soft targets are the teacher's, not the student's own, which leaves labels alone (`teacher_weight: 0`); all images are normalised alike; the mask's penalty is a mean and the mask reaches 1;
-no choice looks at test images.
+soft targets are the teacher's, not the student's own, which leaves labels alone (`teacher_weight: 0`); all images are
+normalised alike; the mask's penalty is a mean and the mask reaches 1; no choice looks at test images.
 """
 
 from __future__ import annotations
