@@ -447,7 +447,7 @@ def test_pictures_of_the_training_are_shown_under_what_they_are(project: Path) -
     shown = {name: base64.b64encode(_sheet(side)).decode() in text for name, side in SHEETS.items()}
     assert (shown["views.png"], shown["of_tomorrow.png"]) == (True, False)
     assert "<summary>what the student saw: a row per image, its first views</summary>" in text
-    assert "<summary>a row per image: itself, what the generator makes of it" in text
+    assert "<summary>a row per image: itself, then what the method made of it" in text
     assert "images the method kept most often" not in text, "there is no such picture"
 
 
