@@ -1,0 +1,253 @@
+"""The http(s) client: every connection checked at the socket, every URL under one deadline, every body capped.
+
+An address is judged where the socket is made (session.py), so literals, names, redirects and a second answer of the DNS
+all pass the same door, and what was judged is what is connected to. Site owners are heard: robots.txt before a request,
+opt-out headers before the body, Retry-After and a pace per host between requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from webdistill import __version__
+from webdistill.core.errors import UserError
+from webdistill.web.hosts import SMALL, Hosts, Turn, retry_after
+from webdistill.web.names import Names, SystemNames
+from webdistill.web.normalise import join_url, parse_url
+from webdistill.web.optout import AGENT, opt_out
+from webdistill.web.reply import Reply, WebStatus, may_pass
+from webdistill.web.robots import ALLOW_ALL, LONGEST, Robots
+from webdistill.web.session import failure, open_session
+
+MAX_REDIRECTS = 4
+FIRST_PAUSE = 0.5  # seconds before the first retry, doubled for each further one
+FEW_HOSTS = 100  # with more of them, connections are kept only where a next request is in sight
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How to ask; `per_host` and `delay` bound the load on one host, the others what one URL may cost us."""
+
+    timeout: float  # seconds for one URL, redirects and retries included
+    retries: int
+    max_bytes: int
+    per_host: int  # requests at once
+    delay: float  # seconds between the starts of two requests
+    robots: bool  # whether robots.txt is asked for, and obeyed
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is asked for: `heed`: robots.txt and opt-out headers count; `cut`: more than `cap` bytes are not read."""
+
+    accept: str
+    cap: int
+    heed: bool = False
+    cut: bool = False
+
+
+def contact_address(environment: Mapping[str, str]) -> str:
+    """The contact for the user agent. Raises UserError when there is none: site owners must be able to complain."""
+    contact = environment.get("WEBDISTILL_CONTACT", "").strip()
+    if re.fullmatch(r"(https?://|mailto:)?[!-'*-~]+", contact) and (
+        "@" in contact or "://" in contact
+    ):
+        return contact
+    found = f"found {contact!r}" if contact else "it is not set"
+    raise UserError(
+        "requests to the web need a contact: set the environment variable WEBDISTILL_CONTACT to a mail address "
+        f"or a page where site owners reach you (it goes into the user agent); {found}"
+    )
+
+
+class Client:
+    """An aiohttp session with our rules; open and close it inside the event loop.
+
+    `names`: looks names up (default: the system). An empty `contact` is for a client that is never used.
+    """
+
+    def __init__(
+        self, contact: str, settings: Manners, names: AbstractResolver | None = None
+    ) -> None:
+        self._contact = contact
+        self._settings = settings
+        self._names = Names(names or SystemNames())
+        self._image = _Kind(
+            "image/webp,image/png,image/jpeg,image/*;q=0.5", settings.max_bytes, heed=True
+        )
+        self._json = _Kind("application/json", settings.max_bytes)
+        self._text = _Kind("text/plain,*/*;q=0.5", LONGEST, cut=True)
+        self._loopback = os.environ.get("WEBDISTILL_ALLOW_LOOPBACK") == "1"  # for tests
+        self._hosts = Hosts(settings.per_host, settings.timeout)
+        self._robots = Robots(self._robots_txt)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the session."""
+        agent = f"{AGENT}/{__version__} (+{self._contact})"
+        self._session = open_session(agent, self._names, self._loopback)
+
+    async def close(self) -> None:
+        """Close the session."""
+        await self._robots.close()
+        if self._session is not None:
+            await self._session.close()
+        await self._names.close()
+
+    @contextlib.asynccontextmanager
+    async def get(self, text: str) -> AsyncIterator[Reply]:
+        """Download one image; its turn is taken until the caller is done with the body, which bounds memory.
+
+        Never raises. Waiting for a turn, or for the host's robots.txt, does not count against the deadline.
+        """
+        url = parse_url(text)
+        if url is None:
+            yield Reply("bad_url")
+            return
+        turn = Turn(self._hosts)
+        try:
+            yield await self._ask(url, turn, self._image)
+        finally:
+            turn.leave()
+
+    async def get_json(self, text: str, query: Mapping[str, str]) -> Reply:
+        """Ask an API with these further keys in the query: no robots.txt, no opt-out headers, all else as for `get`."""
+        url = parse_url(text)
+        return await self._load(url.update_query(query), self._json) if url else Reply("bad_url")
+
+    async def _robots_txt(self, url: URL) -> Reply:
+        return await self._load(url, self._text)
+
+    async def _load(self, url: URL, kind: _Kind) -> Reply:
+        turn = Turn(self._hosts)
+        try:
+            return await self._ask(url, turn, kind)
+        finally:
+            turn.leave()
+
+    async def _ask(self, url: URL, turn: Turn, kind: _Kind) -> Reply:
+        """All tries, within the deadline; of those that failed the last complete one tells the cause."""
+        assert self._contact, "no request without a contact"
+        reply = Reply("timeout", detail=f"no answer within {self._settings.timeout:g} s")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.timeout) as clock:
+                for attempt in range(self._settings.retries + 1):
+                    reply = await self._follow(url, turn, clock, kind)
+                    if attempt == self._settings.retries or _is_final(reply):
+                        break
+                    pause = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0)
+                    pause = max(pause, turn.held())
+                    if pause > _left(clock):
+                        break
+                    turn.leave()
+                    await asyncio.sleep(pause)
+        return reply
+
+    async def _follow(self, url: URL, turn: Turn, clock: asyncio.Timeout, kind: _Kind) -> Reply:
+        """One try: a request and those it is redirected to, each with all checks anew."""
+        heed = kind.heed and self._settings.robots
+        verdict = "allowed" if heed else ""
+        for _ in range(MAX_REDIRECTS + 1):
+            with _stopped(clock):
+                turn.leave()
+                rules = await self._robots.rules(url) if heed else ALLOW_ALL
+                refusal = rules.refusal(url)
+                if refusal is not None:
+                    return refusal
+                delay = max(self._settings.delay, rules.delay)
+                if not await turn.enter((url.raw_host or "").rstrip("."), delay):
+                    return Reply("rate_limited", detail="the host asks for peace", robots=verdict)
+            try:
+                found = await self._request(url, turn, clock, kind)
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                found = failure(error)
+            if isinstance(found, Reply):
+                return replace(found, robots=verdict) if heed else found
+            if url.scheme == "https" and found.scheme == "http":
+                return Reply("bad_redirect", detail="from https to http", robots=verdict)
+            url = found
+        detail = f"more than {MAX_REDIRECTS} redirects"
+        return Reply("bad_redirect", detail=detail, robots=verdict)
+
+    async def _request(
+        self, url: URL, turn: Turn, clock: asyncio.Timeout, kind: _Kind
+    ) -> Reply | URL:
+        """One exchange: the body, or where the server sends us."""
+        assert self._session is not None
+        headers = {"Accept": kind.accept}
+        if kind is not self._text and turn.alone and len(self._hosts) > FEW_HOSTS:
+            headers["Connection"] = "close"
+        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+            status = response.status
+            asked = response.headers.get("Retry-After", "")
+            if status == 429 or (status == 503 and asked):
+                turn.hold(max(retry_after(asked), FIRST_PAUSE))
+                return Reply("rate_limited", http_status=status, detail=f"HTTP {status}")
+            turn.answered()
+            refusal = opt_out(response.headers) if kind.heed else ""
+            if refusal and (status == 200 or status in REDIRECTS):  # error pages often say noindex
+                return Reply("opted_out_header", http_status=status, opt_out=refusal)
+            if status in REDIRECTS:
+                target = join_url(url, response.headers.get("Location", ""))
+                return target or Reply(
+                    "bad_redirect", http_status=status, detail="no usable Location"
+                )
+            if status != 200:
+                cause: WebStatus = "not_found" if status in (404, 410) else "http_error"
+                return Reply(cause, http_status=status, detail=f"HTTP {status}")
+            data = await _read(response, turn, clock, kind)
+            if data is None:
+                return Reply("too_large", http_status=200, detail=f"more than {kind.cap} bytes")
+            return Reply("ok", data, http_status=200)
+
+
+async def _read(
+    response: aiohttp.ClientResponse, turn: Turn, clock: asyncio.Timeout, kind: _Kind
+) -> bytes | None:
+    """The decoded body, or None as soon as it exceeds the cap (leaving the rest of an endless one where it is)."""
+    if not kind.cut and (response.content_length or 0) > kind.cap:
+        return None
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > kind.cap:
+            return bytes(data[: kind.cap]) if kind.cut else None
+        if len(data) > SMALL:
+            with _stopped(clock):
+                await turn.grow()
+    return bytes(data)
+
+
+@contextlib.contextmanager
+def _stopped(clock: asyncio.Timeout) -> Iterator[None]:
+    """The time spent inside does not count against the deadline."""
+    left = _left(clock)
+    clock.reschedule(None)
+    try:
+        yield
+    finally:
+        clock.reschedule(asyncio.get_running_loop().time() + left)
+
+
+def _left(clock: asyncio.Timeout) -> float:
+    """Seconds until the deadline."""
+    return (clock.when() or 0.0) - asyncio.get_running_loop().time()
+
+
+def _is_final(reply: Reply) -> bool:
+    """Whether asking again at once is useless: it cannot pass, or was refused before any request."""
+    refused = reply.robots == "unreachable" or (
+        reply.status == "rate_limited" and not reply.http_status
+    )
+    return refused or reply.status == "dns_error" or not may_pass(reply.status, reply.http_status)

@@ -1,0 +1,42 @@
+"""What the headers of an answer say against the use of an image.
+
+X-Robots-Tag (https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag), with the words noai and
+noimageai that image hosts send against training; tdm-reservation
+(https://www.w3.org/community/reports/tdmrep/CG-FINAL-tdmrep-20240510/). /.well-known/tdmrep.json is not asked for.
+"""
+
+from __future__ import annotations
+
+from multidict import CIMultiDictProxy
+
+AGENT = "webdistill"
+REFUSALS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
+# `none` means noindex, nofollow
+WITH_VALUE = frozenset(
+    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
+)
+
+
+def opt_out(headers: CIMultiDictProxy[str]) -> str:
+    """The header that refuses, as "X-Robots-Tag: noai", or ""."""
+    for value in headers.getall("X-Robots-Tag", ()):
+        word = _refusal(value)
+        if word:
+            return f"X-Robots-Tag: {word}"
+    for value in headers.getall("tdm-reservation", ()):
+        if value.strip() == "1":
+            return "tdm-reservation: 1"
+    return ""
+
+
+def _refusal(value: str) -> str:
+    """The first word that refuses everybody, or us; "bot: word, word" is for that bot until the next one is named."""
+    agent = ""
+    for part in value.lower().split(","):
+        name, colon, rest = part.partition(":")
+        word = part.strip()
+        if colon and name.strip() not in WITH_VALUE:
+            agent, word = name.strip(), rest.strip()
+        if word in REFUSALS and agent in ("", "*", AGENT):
+            return word
+    return ""

@@ -1,0 +1,43 @@
+"""What came of a request: a closed enum of statuses, and which of them may pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+WebStatus = Literal[
+    "ok",  # the body is complete
+    "not_found",  # HTTP 404 or 410
+    "http_error",  # any other HTTP status but 200
+    "timeout",  # the deadline passed
+    "too_large",  # more than max_bytes, counted after decompression
+    "bad_url",  # no http(s) URL, or not well-formed
+    "not_public",  # leads to an address that is not public
+    "bad_redirect",  # more than 4 redirects, from https to http, or to something that is no URL
+    "dns_error",  # the name does not resolve
+    "connection_error",  # refused, reset, cut short, TLS failure, not HTTP
+    "robots",  # robots.txt refuses it, or the server fails to serve robots.txt
+    "opted_out_header",  # X-Robots-Tag or tdm-reservation refuses it
+    "rate_limited",  # the host asks to come back later than the deadline allows
+]
+WEB_STATUSES: tuple[WebStatus, ...] = get_args(WebStatus)
+HTTP_MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A download: `status` "ok" means that `data` is complete, not that it is an image."""
+
+    status: WebStatus
+    data: bytes = b""
+    http_status: int = 0
+    detail: str = ""
+    robots: str = ""  # "allowed" | "disallowed" | "unreachable" | "" (not asked)
+    opt_out: str = ""  # the header that refuses, as "X-Robots-Tag: noai"
+
+
+def may_pass(status: str, http_status: int) -> bool:
+    """Whether asking again later may help."""
+    if status in ("http_error", "robots"):  # robots: with the status of a robots.txt that failed
+        return http_status in HTTP_MAY_PASS
+    return status in ("timeout", "dns_error", "connection_error", "rate_limited")
