@@ -1,8 +1,10 @@
-"""candidates.parquet as fetch reads it, with the list that the embedded and local ones point into."""
+"""candidates.parquet as fetch reads it, with the lists, tars and folders whose bytes it points to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,28 +14,37 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import read_table, sha256_file
 
 COLUMNS = (
-    "url", "source", "row", "query", "caption", "licence", "licence_url", "creator", "landing_page", "opt_out",
+    "url", "source", "file", "row", "provider", "query", "caption", "licence", "licence_url", "creator",
+    "landing_page", "attribution", "opt_out",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """What fetching one row needs."""
 
     url: str
     source: str
+    file: str
     row: int
     opt_out: str
 
 
 @dataclass(frozen=True)
+class Held:
+    """A list, tar or folder that holds bytes; `sha256` and `column` (with the images) are "" where there is none."""
+
+    path: Path
+    sha256: str
+    column: str
+
+
+@dataclass(frozen=True)
 class Candidates:
-    """All rows of candidates.parquet. `list_path`: the list they came from; its digest; its image column."""
+    """All rows of candidates.parquet, and what their column `file` names."""
 
     table: pa.Table
-    list_path: Path
-    list_sha256: str
-    image_column: str
+    held: Mapping[str, Held]
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -46,19 +57,33 @@ class Candidates:
         ]
         return [Candidate(*values) for values in zip(*columns, strict=True)]
 
+    def find(self, file: str) -> Held:
+        """What a candidate's column `file` names."""
+        return self.held[file]
+
 
 def read_candidates(path: Path, find: Callable[[str], Path]) -> Candidates:
-    """Read the candidates; `find` turns the list's name into its path (and raises UserError when it is gone).
+    """Read the candidates; `find` turns search.local into its path (and raises UserError when it is gone).
 
-    Raises UserError when bytes are to be read from a list that changed since search ran.
+    Raises UserError when bytes are to be read from a list or tar that changed since search ran.
     """
     table = read_table(path, COLUMNS)
+    names = sorted(set(table.column("file").unique().to_pylist()) - {""})
+    if not names:  # all on the web: the lists are not needed any more
+        return Candidates(table, {})
     header = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    name, digest = header.get("list", ""), header.get("list_sha256", "")
-    sources = set(table.column("source").unique().to_pylist())
-    if sources <= {"http"}:
-        return Candidates(table, Path(name), digest, "")
-    found = find(name)
-    if "embedded" in sources and sha256_file(found) != digest:
+    local, facts = header.get("local", ""), json.loads(header.get("files", "{}"))
+    root = find(local)
+    held = {}
+    for name in names:
+        known = facts.get(name, {})
+        place = Path(os.path.normpath(root / os.path.relpath(name, local)))
+        held[name] = Held(place, known.get("sha256", ""), known.get("column", ""))
+        if held[name].sha256:
+            _check_unchanged(name, held[name])
+    return Candidates(table, held)
+
+
+def _check_unchanged(name: str, held: Held) -> None:
+    if not held.path.is_file() or sha256_file(held.path) != held.sha256:
         raise UserError(f"{name} changed since search read it; run `dvc repro search` first")
-    return Candidates(table, found, digest, header.get("image_column", "image"))

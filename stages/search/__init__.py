@@ -1,5 +1,7 @@
-"""search: a list of images (the quickstart web, or any CSV, TSV or Parquet file) -> data/search/candidates.parquet.
+"""search: lists, folders, tars and free search engines -> data/search/candidates.parquet.
 
-Each row becomes one candidate with a normalised URL, a query (class keyword) and what is known of its licence; a URL
-that appears twice is taken once. Nothing is downloaded here.
+Local sources come from search.local: lists (CSV, TSV, Parquet with addresses or with images), WebDataset tars, folders
+of images. Openverse and Wikimedia Commons are asked through their public APIs where params.yaml enables them; that
+needs WEBDISTILL_CONTACT, a mail address or page where they reach you. No image is downloaded here. Addresses are
+normalised, one row per address; `--dry-run` counts per class and provider and writes nothing.
 """

@@ -2,23 +2,42 @@ from webdistill.core.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    from stages.search.candidates import find_candidates
-    from webdistill.core.files import sha256_file, write_table
+    import json
+    from itertools import chain
 
-    path = stage.input(stage.params.list)
-    found = find_candidates(path, stage.params.columns, stage.task.classes)
+    from stages.search.asking import remote_rows
+    from stages.search.candidates import collect
+    from stages.search.keywords import Keywords
+    from stages.search.local import open_local
+    from stages.search.providers import chosen
+    from webdistill.core.errors import UserError
+    from webdistill.core.files import remove, write_table
+
+    name, pages = stage.params.local, stage.work / "pages"
+    keywords = Keywords(stage.task.classes, stage.params.keywords)
+    local = open_local(stage.input(name), name, stage.params.columns, keywords)
+    remote = remote_rows(chosen(stage.params), keywords, pages, stage.progress)
+    found = collect(chain(local.rows(), remote), keywords, stage.params.negative)
+    if not found.table.num_rows:
+        raise UserError(
+            f"{name} holds no candidate, neither a URL nor an image; check search.local"
+        )
     with stage.output("candidates.parquet") as out:
-        header = {
-            "list": stage.params.list,
-            "list_sha256": sha256_file(path),
-            "image_column": found.image_column,
-        }
+        header = {"local": name, "files": json.dumps(local.facts(found.table))}
         write_table(found.table, out, header)
     stage.metrics(found.counts)
-    stage.log(
-        f"{found.table.num_rows:,} candidates from {found.counts['rows']:,} rows of {stage.params.list}"
-    )
+    stage.when_published(lambda: remove(pages))
+    stage.log(f"{found.table.num_rows:,} candidates from {found.counts['rows']:,} rows")
+    for reason, count in local.left_out.items():
+        stage.log(f"{count:,} {reason} in {name} left out")
+
+
+def dry(stage: Stage) -> None:
+    from stages.search.dry import overview
+
+    for line in overview(stage):
+        print(line)
 
 
 if __name__ == "__main__":
-    run("search", main)
+    run("search", main, dry=dry)

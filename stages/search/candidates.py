@@ -1,257 +1,142 @@
-"""Rows of a user's list -> candidates: columns renamed, URLs normalised, doubles removed, queries found in captions."""
+"""What the sources found -> candidates: queries found in captions, unwanted words out, one row per address."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
-from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
-from webdistill.core.errors import UserError
+from stages.search.found import PROVIDERS, SCHEMA, SOURCES, Found
+from stages.search.keywords import Keywords, plain, whole_words
+from webdistill.web.normalise import SCHEME, normalise_url, strip_secrets
 
-TEXTS = ("url", "query", "caption", "licence", "licence_url", "creator", "landing_page", "opt_out")
-SCHEMA = pa.schema(
-    [
-        ("url", pa.string()),
-        ("source", pa.string()),
-        ("row", pa.int64()),
-        *((name, pa.string()) for name in TEXTS[1:]),
-    ]
-)
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
-USERINFO = (
-    re.compile(  # up to the last @ before the path, also where the rest of the URL is nonsense
-        r"^([\x00-\x20]*(?:https?:|(?:[a-z][a-z0-9+.-]+:)?[/\\]{2})[/\\]*)[^/?#]*@", re.IGNORECASE
-    )
-)
 NO_OPT_OUT = frozenset({"", "0", "false", "no", "none", "null", "nan"})
-DEFAULT_PORT = {"http": 80, "https": 443}
+BLOCK = 1 << 16  # rows that are Python values at a time
 
 
 @dataclass(frozen=True)
-class Found:
-    """`table`: candidates.parquet; `image_column`: the list's column with image bytes ("" if none); `counts`."""
+class Candidates:
+    """`table`: candidates.parquet; `counts`: for metrics.json."""
 
     table: pa.Table
-    image_column: str
     counts: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _List:
-    """A user's list under our names: one text per row ("" = unknown) and whether the row holds image bytes."""
+def collect(found: Iterable[Found], keywords: Keywords, negative: Sequence[str] = ()) -> Candidates:
+    """Candidates in the order found, the first of each address.
 
-    texts: dict[str, list[str]]
-    embedded: list[bool]
-    image_column: str
-
-
-def find_candidates(path: Path, columns: Mapping[str, str], classes: Sequence[str]) -> Found:
-    """Read the list and return its candidates in its order, the first of each URL, with an opt-out if any had one.
-
-    `columns`: our column name -> the list's, where they differ. Raises UserError when the list is unreadable, lacks
-    a column named in `columns`, has neither URLs nor images, or is empty.
+    An opt-out in any row of an address counts for its candidate; so does an unwanted word in any caption. What is
+    opted out is never left out for a word: its row is what keeps copies of it out of the pool later.
     """
-    content = _read(path, columns)
-    keyword = Keywords(classes)
-    out: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
-    counts = {"rows": len(content.embedded), "duplicate_urls": 0, "rows_without_url": 0}
-    seen: set[str] = set()
-    content.texts["url"] = [normalise_url(text) for text in content.texts["url"]]
-    refused: dict[str, str] = {}
-    for url, mark in zip(content.texts["url"], content.texts["opt_out"], strict=True):
-        if url and mark.lower() not in NO_OPT_OUT:
-            refused.setdefault(url, mark)
-    for row, embedded, *values in zip(count(), content.embedded, *content.texts.values()):
-        texts = dict(zip(content.texts, values, strict=True))
-        url, source = texts["url"], "embedded"
-        if not embedded:
-            if not url:
-                counts["rows_without_url"] += 1
-                continue
-            source = "http" if SCHEME.match(url) else "file"
-        if url in seen:
-            counts["duplicate_urls"] += 1
-            continue
-        if url:
-            seen.add(url)
-        texts["query"] = texts["query"] or keyword.first_in(texts["caption"])
-        if texts["opt_out"].lower() in NO_OPT_OUT:
-            texts["opt_out"] = refused.get(url, "")
-        for name in ("landing_page", "licence_url"):
-            texts[name] = USERINFO.sub(r"\1", texts[name])
-        for name, value in {**texts, "source": source, "row": row}.items():
-            out[name].append(value)
-    if not out["row"]:
-        raise UserError(
-            f"{path} holds no candidate: no row has a URL or an image; check search.list"
-        )
-    return Found(pa.table(out, schema=SCHEMA), content.image_column, {**counts, **_tally(out)})
+    unwanted = whole_words(map(plain, negative))
+    rows = _Rows()
+    for one in found:
+        rows.seen += 1
+        tidy = _tidy(one, keywords)
+        rows.add(_address(tidy), tidy, bool(unwanted.search(tidy.caption)))
+    return rows.finish()
 
 
-def normalise_url(text: str) -> str:
-    """One spelling per address: lower-case scheme and host, no user info, default port or fragment.
-
-    What is no well-formed http(s) URL comes back without user info, for fetch to refuse; a local path stays a path.
-    """
-    text = USERINFO.sub(r"\1", text.strip())
-    if UNSAFE.search(text) or not SCHEME.match(text):
-        return text
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return text
-    if parts.scheme not in DEFAULT_PORT or not parts.hostname:
-        return text
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    if port is not None and port != DEFAULT_PORT[parts.scheme]:
-        host = f"{host}:{port}"
-    return urlunsplit(SplitResult(parts.scheme, host, parts.path or "/", parts.query, ""))
-
-
-class Keywords:
-    """Finds class names in captions, as whole words, in any case; `_` and `-` in a name stand for a space too."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self._names = {self._plain(name): name for name in classes}
-        longest_first = sorted(self._names, key=len, reverse=True)
-        choices = "|".join(re.escape(name).replace(r"\ ", r"[\s_-]+") for name in longest_first)
-        self._pattern = re.compile(rf"(?<!\w)(?:{choices})(?!\w)", re.IGNORECASE)
-
-    def first_in(self, caption: str) -> str:
-        """The class named first in the caption (the longest name where two begin together), or ""."""
-        match = self._pattern.search(caption)
-        return self._names[self._plain(match.group())] if match else ""
-
-    @staticmethod
-    def _plain(name: str) -> str:
-        return re.sub(r"[\s_-]+", " ", name.lower()).strip()
-
-
-def _tally(out: Mapping[str, Sequence[object]]) -> dict[str, int]:
-    sources = {f"source_{name}": out["source"].count(name) for name in ("embedded", "file", "http")}
-    marks = {
-        "with_query": sum(map(bool, out["query"])),
-        "opted_out": sum(map(bool, out["opt_out"])),
-    }
-    return {"candidates": len(out["row"]), **sources, **marks}
-
-
-def _read(path: Path, columns: Mapping[str, str]) -> _List:
-    """The list's columns under our names. Raises UserError."""
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".tsv", ".parquet"):
-        raise UserError(f"search.list: expected a .csv, .tsv or .parquet file, found {path}")
-    try:
-        table, embedded = (
-            _parquet(path, columns) if suffix == ".parquet" else (_csv(path, suffix, columns), None)
-        )
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"search.list: cannot read {path}: {str(error).splitlines()[0]}") from None
-    texts = {}
-    for ours in TEXTS:
-        theirs = columns.get(ours, ours)
-        texts[ours] = (
-            _texts(table.column(theirs)) if theirs in table.column_names else [""] * table.num_rows
-        )
-    if embedded is None:
-        return _List(texts, [False] * table.num_rows, "")
-    return _List(texts, embedded, columns.get("image", "image"))
-
-
-def _check_columns(
-    path: Path, present: Sequence[str], columns: Mapping[str, str], known: Sequence[str]
-) -> None:
-    for ours, theirs in columns.items():
-        if theirs not in present:
-            raise UserError(
-                f"search.columns.{ours}: {path} has no column '{theirs}'; it has {', '.join(present)}"
-            )
-    if not any(columns.get(ours, ours) in present for ours in known):
-        raise UserError(
-            f"{path} has no column '{known[0]}'; it has {', '.join(present)}; name the one with the addresses, "
-            "such as `columns: {url: "
-            + (present[0] if present else "URL")
-            + "}`, under search in params.yaml"
-        )
-
-
-def _csv(path: Path, suffix: str, columns: Mapping[str, str]) -> pa.Table:
-    parse = pacsv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True)
-    with pacsv.open_csv(path, parse_options=parse) as reader:
-        present = reader.schema.names
-    _check_columns(path, present, columns, ("url",))
-    wanted = [
-        name for name in dict.fromkeys(columns.get(ours, ours) for ours in TEXTS) if name in present
-    ]
-    convert = pacsv.ConvertOptions(
-        include_columns=wanted,
-        column_types={name: pa.string() for name in wanted},
-        strings_can_be_null=False,
-        quoted_strings_can_be_null=False,
+def _tidy(one: Found, keywords: Keywords) -> Found:
+    """The row with normalised addresses, the class it was looked for, and an opt-out mark only where it is one."""
+    query = keywords.class_of(one.query) or one.query if one.query else ""
+    return one._replace(
+        url=one.url if one.source == "file" else normalise_url(one.url),
+        query=query or keywords.first_in(one.caption),
+        licence_url=strip_secrets(one.licence_url),
+        landing_page=strip_secrets(one.landing_page),
+        opt_out="" if one.opt_out.lower() in NO_OPT_OUT else one.opt_out,
     )
-    return pacsv.read_csv(path, parse_options=parse, convert_options=convert)
 
 
-def _parquet(path: Path, columns: Mapping[str, str]) -> tuple[pa.Table, list[bool] | None]:
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        present = file.schema_arrow.names
-        _check_columns(path, present, columns, ("url", "image"))
-        wanted = [
-            name
-            for name in dict.fromkeys(columns.get(ours, ours) for ours in TEXTS)
-            if name in present
-        ]
-        table = file.read(columns=wanted) if wanted else None
-        image = columns.get("image", "image")
-        embedded = None
-        if image in present:
-            batches = file.iter_batches(batch_size=1024, columns=[image])
-            embedded = [flag for batch in batches for flag in _holds_bytes(path, batch.column(0))]
-    if table is None:  # nothing but images
-        table = pa.table({"": pa.nulls(len(embedded or []))})
-    return table, embedded
+def _address(one: Found) -> str:
+    """What makes two rows the same image for us: the URL, or the path of the file; "" if it has neither."""
+    if one.source == "file" or (one.url and not SCHEME.match(one.url)):
+        folder = one.file if one.source == "file" else posixpath.dirname(one.file)
+        return "file:" + posixpath.normpath(posixpath.join(folder, one.url))
+    return one.url
 
 
-def _holds_bytes(path: Path, column: pa.Array) -> list[bool]:
-    """For a column of bytes, or of Hugging Face's struct {bytes, path}: which rows hold any."""
-    if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-        column = pc.struct_field(
-            column, "bytes"
-        )  # not .field(): that forgets which structs are null
-    if pa.types.is_null(column.type):
-        return [False] * len(column)
-    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-        raise UserError(
-            f"{path}: the image column must hold bytes or a struct with a field 'bytes', found {column.type}; "
-            "name the right one as search.columns.image"
-        )
-    flags: list[bool] = (
-        column.is_valid().to_pylist()
-    )  # no bytes at all are bytes too: an empty file
-    return flags
+class _Rows:
+    """The candidates so far, as columns; whatever a later row says of an earlier one is put in at the end."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._duplicates = self._empty = 0
+        self._place: dict[str, int] = {}
+        self._length = 0
+        self._block: list[Found] = []
+        self._blocks: list[pa.RecordBatch] = []
+        self._marks: dict[int, str] = {}  # row -> opt-out
+        self._unwanted: set[int] = set()
+
+    def add(self, address: str, one: Found, unwanted: bool) -> None:
+        if one.source == "http" and not one.url:
+            self._empty += 1
+            return
+        place = self._place.setdefault(address, self._length) if address else self._length
+        if one.opt_out:
+            self._marks.setdefault(place, one.opt_out)
+        if unwanted:
+            self._unwanted.add(place)
+        if place < self._length:
+            self._duplicates += 1
+            return
+        self._length += 1
+        self._block.append(one)
+        if len(self._block) == BLOCK:
+            self._flush()
+
+    def finish(self) -> Candidates:
+        self._flush()
+        table = pa.Table.from_batches(self._blocks, SCHEMA)
+        if self._marks:
+            marks = table.column("opt_out").to_pylist()
+            for place, mark in self._marks.items():
+                marks[place] = mark
+            at = SCHEMA.get_field_index("opt_out")
+            table = table.set_column(at, SCHEMA.field(at), _strings(marks))
+        dropped = self._unwanted - self._marks.keys()
+        if dropped:
+            table = table.filter(pa.array([n not in dropped for n in range(self._length)]))
+        counts = {
+            "rows": self.seen,
+            "rows_without_url": self._empty,
+            "duplicates": self._duplicates,
+            "negative": len(dropped),
+        }
+        return Candidates(table, {**counts, **_tally(table)})
+
+    def _flush(self) -> None:
+        if self._block:
+            columns = zip(*self._block, strict=True)
+            arrays = [
+                pa.array(values, pa.int64()) if field.name == "row" else _strings(values)
+                for field, values in zip(SCHEMA, columns, strict=True)
+            ]
+            self._blocks.append(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
+            self._block = []
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    """Any column as text: null -> "", lists joined by a comma."""
-    values = column.to_pylist()
-    return [_text(value) for value in values]
+def _strings(values: Sequence[str]) -> pa.Array:
+    """JSON may hold halves of characters, which no file can."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        whole = [value.encode("utf-8", "replace").decode() for value in values]
+        return pa.array(whole, pa.string())
 
 
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, (list, tuple)):
-        return ", ".join(filter(None, map(_text, value)))
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace").strip()
-    return str(value).strip()
+def _tally(table: pa.Table) -> dict[str, int]:
+    sources = Counter(table.column("source").to_pylist())
+    providers = Counter(table.column("provider").to_pylist())
+    return {
+        "candidates": table.num_rows,
+        **{f"source_{name}": sources[name] for name in SOURCES},
+        **{f"provider_{name}": providers[name] for name in PROVIDERS},
+        "with_query": sum(map(bool, table.column("query").to_pylist())),
+        "opted_out": sum(map(bool, table.column("opt_out").to_pylist())),
+    }

@@ -1,221 +1,277 @@
-"""search: any user's list becomes candidates, or one readable line says why not."""
+"""search: words, addresses and opt-outs decide what becomes a candidate."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
-from stages.search.candidates import SCHEMA, Found, Keywords, find_candidates, normalise_url
+import stages.search.__main__ as program
+from stages.search import candidates as collecting
+from stages.search.candidates import Candidates, collect
+from stages.search.dry import table as dry_table
+from stages.search.found import SCHEMA, Found
+from stages.search.keywords import Keywords
 from stages.search.params import Search
 from webdistill.core.errors import UserError
+from webdistill.core.files import read_json, read_table, sha256_file
+from webdistill.core.params import Params, Task, read_yaml
+from webdistill.core.stage import Stage
 
+ROOT = Path(__file__).parents[2]
 CLASSES = ("cat", "dog", "maple_tree", "maple", "truck")
+PLAIN = Keywords(CLASSES)
+SETTINGS = {
+    "local": "web.csv", "columns": {}, "keywords": {}, "negative": [],
+    "openverse": {"enabled": False, "per_class": 200, "licences": ["cc0", "by"]},
+    "wikimedia": {"enabled": False, "per_class": 200},
+}  # fmt: skip
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
+def settings(**changes: object) -> Search:
+    return Search.model_validate_json(json.dumps({**SETTINGS, **changes}))
 
 
-def column(found: Found, name: str) -> list[object]:
+def made(*found: Found, negative: tuple[str, ...] = ()) -> Candidates:
+    return collect(iter(found), PLAIN, negative)
+
+
+def column(found: Candidates, name: str) -> list[object]:
     values: list[object] = found.table.column(name).to_pylist()
     return values
 
 
-def test_csv_with_url_and_caption_is_enough(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "a.csv",
-        'caption,url,clicks\n"A cat, asleep",http://a.example/1.jpg,3\nnone,b/2.png,4\n',
-    )
-    found = find_candidates(path, {}, CLASSES)
+def test_all_that_is_known_of_an_image_reaches_its_row() -> None:
+    one = Found(
+        "http://a.example/1", "http", "", 3, "list", "dog", "a cat", "CC0", "http://l.example/0", "Ada",
+        "http://p.example/1", "Ada, CC0", "noai",
+    )  # fmt: skip
+    found = made(one, Found("", "embedded", "a.parquet", 0, "list"))
     assert found.table.schema == SCHEMA
-    assert found.table.to_pylist()[0] == {
-        "url": "http://a.example/1.jpg", "source": "http", "row": 0, "query": "cat", "caption": "A cat, asleep",
-        "licence": "", "licence_url": "", "creator": "", "landing_page": "", "opt_out": "",
-    }  # fmt: skip
-    assert found.table.to_pylist()[1]["source"] == "file"
-    assert found.image_column == ""
+    assert found.table.to_pylist()[0] == one._asdict()
     assert found.counts == {
-        "rows": 2, "duplicate_urls": 0, "rows_without_url": 0, "candidates": 2, "source_embedded": 0,
-        "source_file": 1, "source_http": 1, "with_query": 1, "opted_out": 0,
+        "rows": 2, "rows_without_url": 0, "duplicates": 0, "negative": 0, "candidates": 2,
+        "source_embedded": 1, "source_file": 0, "source_http": 1, "source_tar": 0,
+        "provider_list": 2, "provider_folder": 0, "provider_webdataset": 0, "provider_openverse": 0,
+        "provider_wikimedia": 0, "with_query": 1, "opted_out": 1,
     }  # fmt: skip
 
 
-def test_renamed_columns_tabs_and_newlines_in_captions(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.tsv", 'URL\tTEXT\n1.jpg\t"two\nlines, dog"\n2.jpg\t007\n')
-    found = find_candidates(path, {"url": "URL", "caption": "TEXT"}, CLASSES)
-    assert column(found, "caption") == ["two\nlines, dog", "007"], "text stays text"
-    assert column(found, "query") == ["dog", ""]
-
-
-def test_parquet_with_embedded_bytes_in_both_shapes(tmp_path: Path) -> None:
-    urls = ["http://a.example/1", "", "http://a.example/3", "c.png", "", ""]
-    data = [b"x", b"", None, None, None, b""]
-    for name, images in (
-        ("plain", pa.array(data, pa.binary())),
-        ("struct", pa.array([d if d is None else {"bytes": d, "path": None} for d in data])),
-    ):
-        path = tmp_path / f"{name}.parquet"
-        pq.write_table(pa.table({"url": urls, "picture": images}), path, row_group_size=2)
-        found = find_candidates(path, {"image": "picture"}, CLASSES)
-        assert column(found, "source") == ["embedded", "embedded", "http", "file", "embedded"]
-        assert column(found, "row") == [0, 1, 2, 3, 5], (
-            "rows without a URL are candidates of their own"
-        )
-        assert found.counts["rows_without_url"] == 1
-        assert found.image_column == "picture"
-
-
-def test_a_list_of_images_only(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"image": pa.array([b"x", b"y"])}), path)
-    found = find_candidates(path, {}, CLASSES)
-    assert column(found, "row") == [0, 1]
-
-
-def test_the_first_of_equal_urls_wins(tmp_path: Path) -> None:
-    lines = [
-        "HTTP://A.Example:80/x#top,one",
-        "http://me:secret@a.example/x,two",
-        "http://a.example/X,three",
-    ]
-    found = find_candidates(
-        write(tmp_path / "a.csv", "url,caption\n" + "\n".join(lines)), {}, CLASSES
+def test_the_first_of_equal_urls_wins() -> None:
+    found = made(
+        Found("HTTP://A.Example:80/x#top", caption="one"),
+        Found("http://me:secret@a.example/x", caption="two"),
+        Found("http://a.example/X", caption="three"),
+        Found("http://a.example/x", "tar", "a.tar", 7),
     )
     assert column(found, "url") == ["http://a.example/x", "http://a.example/X"]
     assert column(found, "caption") == ["one", "three"]
-    assert found.counts["duplicate_urls"] == 1
+    assert found.counts["duplicates"] == 2
 
 
-def test_an_opt_out_counts_for_every_row_of_its_url(tmp_path: Path) -> None:
-    lines = [
-        "x.jpg,",
-        "http://A.example/x#1,",
-        ",",
-        "x.jpg,noai",
-        "http://a.example/x,tdm",
-        ",noai",
-    ]
-    path = write(tmp_path / "a.csv", "url,opt_out\n" + "\n".join(lines))
-    assert column(find_candidates(path, {}, CLASSES), "opt_out") == ["noai", "tdm"]
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"image": [b"x", b"y"], "opt_out": ["", "noai"]}), path)
-    assert column(find_candidates(path, {}, CLASSES), "opt_out") == ["", "noai"]
-
-
-def test_no_user_info_is_kept(tmp_path: Path) -> None:
-    line = "http://me:pw@a.example/x," * 3
-    path = write(tmp_path / "a.csv", f"url,landing_page,licence_url\n{line[:-1]}\n")
-    row = find_candidates(path, {}, CLASSES).table.to_pylist()[0]
-    assert {row[name] for name in ("url", "landing_page", "licence_url")} == {"http://a.example/x"}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("  https://Example.COM ", "https://example.com/"),
-        ("https://example.com:443/a?b=C&d#e", "https://example.com/a?b=C&d"),
-        ("https://example.com:8443/%7Ea", "https://example.com:8443/%7Ea"),
-        ("http://user:pw@example.com/a", "http://example.com/a"),
-        ("http://user:p@ss@example.com/a", "http://example.com/a"),
-        ("http://user:pw@[::1]:80/a", "http://[::1]/a"),
-        ("http://user:pw@[broken/a", "http://[broken/a"),
-        ("ftp://user:pw@example.com/a", "ftp://example.com/a"),
-        ("http://user:pw@example.com:port/a", "http://example.com:port/a"),
-        ("http://a.example/\r\nHost: b", "http://a.example/\r\nHost: b"),
-        ("http://me:p w@host/", "http://host/"),
-        ("http://me:p\\w@host/", "http://host/"),
-        ("//me:pw@host/a", "//host/a"),
-        ("http://host/a@b?c=d@e", "http://host/a@b?c=d@e"),
-        ("photos//cat@2x.jpg", "photos//cat@2x.jpg"),
-        ("photos/Cat 1.JPG", "photos/Cat 1.JPG"),
-        ("../up.png", "../up.png"),
-        ("C:pic.png", "C:pic.png"),
-    ],
-)
-def test_normalise_url(text: str, expected: str) -> None:
-    assert normalise_url(text) == expected
-    assert normalise_url(expected) == expected, "normalising twice changes nothing"
-
-
-@pytest.mark.parametrize(
-    ("caption", "expected"),
-    [
-        ("a CAT on a mat", "cat"),
-        ("concatenate the category", ""),
-        ("truck and dog", "truck"),
-        ("a maple tree in autumn", "maple_tree"),
-        ("maple_tree", "maple_tree"),
-        ("maple syrup, cat", "maple"),
-        ("dogs", ""),
-        ("hot-dog", "dog"),
-        ("", ""),
-    ],
-)
-def test_query_from_the_caption(caption: str, expected: str) -> None:
-    assert Keywords(CLASSES).first_in(caption) == expected
-
-
-def test_a_class_name_is_no_pattern() -> None:
-    assert Keywords(["c++", "a.b"]).first_in("axb or c++ code") == "c++"
-
-
-def test_a_given_query_is_kept(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "url,query,caption\n1.jpg,truck,a dog\n2.jpg,,a dog\n")
-    assert column(find_candidates(path, {}, CLASSES), "query") == ["truck", "dog"]
-
-
-def test_opt_out_in_any_spelling(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    urls = [f"{n}.jpg" for n in range(3)]
-    pq.write_table(pa.table({"url": urls, "opt_out": [True, False, None]}), path)
-    assert column(find_candidates(path, {}, CLASSES), "opt_out") == ["True", "", ""]
-    path = write(
-        tmp_path / "a.csv", "url,opt_out\n1,\n2,False\n3,0\n4,noai\n5,tdm-reservation: 1\n"
+def test_paths_are_equal_when_they_name_one_file() -> None:
+    found = made(
+        Found("a/1.jpg", "file", "x"),
+        Found("1.jpg", "file", "x/a"),
+        Found("../a/1.jpg", "file", "x/b"),
+        Found("a/1.jpg", "file", "y"),
+        Found("1.jpg", "embedded", "x/a/list.parquet"),
     )
-    found = find_candidates(path, {}, CLASSES)
-    assert column(found, "opt_out") == ["", "", "", "noai", "tdm-reservation: 1"]
-    assert found.counts["opted_out"] == 2
+    assert column(found, "file") == ["x", "y"]
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    for name, text, expected in (
-        ("a.xls", "x", r"expected a \.csv, \.tsv or \.parquet file"),
-        ("a.parquet", "x", "cannot read"),
-        ("empty.csv", "", "cannot read"),
-        ("ragged.csv", "url,caption\n1,2,3\n", "cannot read"),
-        ("header.csv", "url,caption\n", "holds no candidate"),
-        ("blank.csv", "url,caption\n,x\n", "holds no candidate"),
-    ):
-        with pytest.raises(UserError, match=expected) as caught:
-            find_candidates(write(tmp_path / name, text), {}, CLASSES)
-        assert "\n" not in str(caught.value)
-    (tmp_path / "latin.csv").write_bytes(b"url,caption\n1,caf\xe9\n")
-    with pytest.raises(UserError, match="cannot read"):
-        find_candidates(tmp_path / "latin.csv", {}, CLASSES)
+def test_rows_without_an_address_are_no_candidates_unless_they_hold_the_bytes() -> None:
+    held = [Found("", "embedded", "a", 1), Found("", "embedded", "a", 2), Found("", "tar", "b")]
+    found = made(Found(), *held)
+    assert column(found, "source") == ["embedded", "embedded", "tar"]
+    assert (found.counts["rows"], found.counts["rows_without_url"]) == (4, 1)
 
 
-def test_missing_columns_name_those_found(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "link,text\n1,2\n")
-    with pytest.raises(
-        UserError, match=r"no column 'url'; it has link, text.*columns: {url: link}"
-    ):
-        find_candidates(path, {}, CLASSES)
-    with pytest.raises(
-        UserError, match=r"search\.columns\.caption: .* no column 'txt'; it has link, text"
-    ):
-        find_candidates(path, {"url": "link", "caption": "txt"}, CLASSES)
-    pq.write_table(pa.table({"image": ["text"]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"must hold bytes .* found string"):
-        find_candidates(tmp_path / "a.parquet", {}, CLASSES)
+def test_an_opt_out_counts_for_every_row_of_its_url() -> None:
+    found = made(
+        Found("x.jpg", "file", "f"),
+        Found("http://A.example/x#1"),
+        Found(),
+        Found("x.jpg", "file", "f", opt_out="noai"),
+        Found("http://a.example/x", opt_out="tdm"),
+        Found("http://a.example/x", opt_out="later"),
+        Found("", "embedded", "e", opt_out="noai"),
+        Found("", "embedded", "e"),
+    )
+    assert column(found, "opt_out") == ["noai", "tdm", "noai", ""]
 
 
-def test_params_know_our_columns_only() -> None:
-    parsed = Search.model_validate_json('{"list": "a.csv", "columns": {"url": "URL"}}')
-    assert parsed.columns == {"url": "URL"}
+@pytest.mark.parametrize("mark", ["", "0", "False", "no", "NULL", "nan"])
+def test_some_marks_say_no(mark: str) -> None:
+    assert column(made(Found("1", opt_out=mark)), "opt_out") == [""]
+
+
+def test_a_negative_word_in_any_caption_of_an_image_leaves_it_out() -> None:
+    found = made(
+        Found("http://a.example/1", caption="a cat"),
+        Found("http://a.example/2", caption="a CARTOON cat"),
+        Found("http://a.example/3", caption="cartoonist with cat"),
+        Found("http://a.example/2", caption="a cat"),
+        Found("http://a.example/1", caption="pixel-art of a cat"),
+        Found("http://a.example/4", caption="cartoon", opt_out="noai"),
+        negative=("cartoon", "pixel art"),
+    )
+    assert column(found, "url") == ["http://a.example/3", "http://a.example/4"]
+    assert (found.counts["negative"], found.counts["duplicates"]) == (2, 2)
+    assert column(found, "opt_out") == ["", "noai"], "its row keeps copies out later"
+
+
+def test_no_user_info_and_no_token_is_kept() -> None:
+    secret = "http://me:pw@a.example/x?token=abc&w=3"
+    row = made(Found(secret, landing_page=secret, licence_url=secret)).table.to_pylist()[0]
+    for name in ("url", "landing_page", "licence_url"):
+        assert row[name] == "http://a.example/x?w=3"
+
+
+def test_later_rows_change_earlier_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "BLOCK", 3)
+
+    def rows() -> Iterator[Found]:
+        for n in range(10):
+            yield Found(f"http://a.example/{n}", caption=f"cat {n}")
+        yield Found("http://a.example/1", opt_out="noai")
+        yield Found("http://a.example/8", caption="ugly")
+
+    found = collect(rows(), PLAIN, ["ugly"])
+    assert column(found, "caption") == [f"cat {n}" for n in range(10) if n != 8]
+    assert column(found, "opt_out") == ["noai" if n == 1 else "" for n in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("given", "caption", "expected"),
+    [("truck", "a dog", "truck"), ("Maple Tree", "", "maple_tree"), ("boat", "a dog", "boat"), ("", "a dog", "dog")],
+)  # fmt: skip
+def test_a_given_query_is_kept_and_spelt_as_its_class(
+    given: str, caption: str, expected: str
+) -> None:
+    assert column(made(Found("1", query=given, caption=caption)), "query") == [expected]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"columns": {"captoin": "TEXT"}},
+        {"keywords": {"cat": []}},
+        {"keywords": {"cat": "tabby"}},
+        {"openverse": {"enabled": True, "per_class": 0, "licences": ["by"]}},
+        {"openverse": {"enabled": True, "per_class": 9, "licences": ["mit"]}},
+        {"wikimedia": {"enabled": True}},
+        {"list": "a.csv"},
+    ],
+)
+def test_params_have_bounds(changes: dict[str, object]) -> None:
+    settings()
     with pytest.raises(ValidationError):
-        Search.model_validate_json('{"list": "a.csv", "columns": {"captoin": "TEXT"}}')
+        settings(**changes)
+
+
+def stage(folder: Path, **changes: object) -> Stage:
+    """search as its program runs it, in the current folder, with outputs under `folder`."""
+    task = Task(
+        seed=0, threads=1, classes=CLASSES, image_size=32, teacher="", test_images="", test_labels=""
+    )  # fmt: skip
+    return Stage("search", Params(task, {"search": settings(**changes)}, {}), folder)
+
+
+def test_the_program_writes_candidates_what_fetch_needs_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "a.csv").write_text("url,caption\nhttp://a.example/1,a dog\n")
+    pq.write_table(pa.table({"jpg": [b"x"], "txt": ["a cat"]}), tmp_path / "web" / "b.parquet")
+    (tmp_path / "web" / "x.pdf").write_text("")
+    digests = []
+    for n in range(2):
+        run = stage(tmp_path / str(n), local="web")
+        program.main(run)
+        run.publish()
+        out = tmp_path / str(n) / "search"
+        digests.append(sha256_file(out / "candidates.parquet"))
+    assert digests[0] == digests[1]
+    table = read_table(out / "candidates.parquet")
+    assert table["query"].to_pylist() == ["dog", "cat"]
+    header = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    assert header["local"] == "web"
+    digest = sha256_file(tmp_path / "web" / "b.parquet")
+    assert json.loads(header["files"]) == {"web/b.parquet": {"sha256": digest, "column": "jpg"}}
+    figures = read_json(out / "metrics.json")
+    assert figures["candidates"] == figures["provider_list"] == 2
+
+
+@pytest.mark.parametrize("text", ["url,caption\n", "url,caption\n,x\n"])
+def test_nothing_found_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "web.csv").write_text(text)
+    with pytest.raises(UserError, match=r"web\.csv holds no candidate.*check search\.local"):
+        program.main(stage(tmp_path))
+
+
+def test_a_dry_run_shows_counts_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "web" / "cat").mkdir(parents=True)
+    (tmp_path / "web" / "cat" / "1.jpg").write_bytes(b"x")
+    (tmp_path / "web" / "a.csv").write_text(
+        "url,caption\nhttp://a.example/1,dog\nhttp://a.example/2,\n"
+    )
+    program.dry(stage(tmp_path / "out", local="web"))
+    assert capsys.readouterr().out.splitlines() == [
+        "class       list  folder  total",
+        "cat            0       1      1",
+        "dog            1       0      1",
+        "maple_tree     0       0      0",
+        "maple          0       0      0",
+        "truck          0       0      0",
+        "(no class)     1       0      1",
+        "total          2       1      3",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["web"]
+
+
+def test_the_program_takes_dry_run_beside_the_other_options(tmp_path: Path) -> None:
+    """`python -m stages.search --dry-run` in an empty folder with nothing but params.yaml and a list."""
+    text = YAML(typ="safe", pure=True)
+    values = read_yaml(ROOT / "params.yaml")
+    values["search"] = SETTINGS
+    values["task"]["classes"] = ["cat", "dog"]
+    with (tmp_path / "params.yaml").open("w") as file:
+        text.dump(values, file)
+    (tmp_path / "web.csv").write_text("url,caption\nhttp://a.example/1,a cat\nb.jpg,a dog\n")
+    command = [sys.executable, "-m", "stages.search", "--dry-run", "--set", "search.negative=[dog]"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["class", "list", "total"], ["cat", "1", "1"], ["dog", "0", "0"], ["total", "1", "1"],
+    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "web.csv"]
+
+
+def test_large_counts_stay_in_their_columns() -> None:
+    lines = dry_table({"list": {"cat": 1_234_567, "other": 1}, "openverse": {"cat": 2}}, ["cat"])
+    assert len({len(line) for line in lines}) == 1
+    assert "1,234,567" in lines[1]
+    assert lines[2].split() == ["(no", "class)", "1", "0", "1"]

@@ -242,7 +242,7 @@ def _prepare(settings: params.Params) -> None:
     random.seed(settings.task.seed)
 
 
-def _arguments(name: str, argv: list[str] | None) -> argparse.Namespace:
+def _arguments(name: str, argv: list[str] | None, *, dry: bool) -> argparse.Namespace:
     package = importlib.import_module(f"stages.{name}")
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{name}",
@@ -272,12 +272,22 @@ def _arguments(name: str, argv: list[str] | None) -> argparse.Namespace:
         metavar="SECTION.KEY=VALUE",
         help="override one parameter for this run (value in YAML)",
     )
+    if dry:
+        parser.add_argument(
+            "--dry-run", action="store_true", help="show what would be found, write nothing"
+        )
     return parser.parse_args(argv)
 
 
-def run(name: str, main: Callable[[Stage], None], argv: list[str] | None = None) -> NoReturn:
-    """Run a stage as a program."""
-    arguments = _arguments(name, argv)
+def run(
+    name: str,
+    main: Callable[[Stage], None],
+    argv: list[str] | None = None,
+    *,
+    dry: Callable[[Stage], None] | None = None,
+) -> NoReturn:
+    """Run a stage as a program. `dry`: what `--dry-run` calls instead; it writes nothing and takes no lock."""
+    arguments = _arguments(name, argv, dry=dry is not None)
     try:
         settings = params.load(arguments.params, arguments.set)
         die_with_parent()
@@ -286,6 +296,9 @@ def run(name: str, main: Callable[[Stage], None], argv: list[str] | None = None)
         if arguments.source is not None and cell is None:
             raise UserError("--from is for cells; name the cell's folder with --cell")
         stage = Stage(name, settings, cell, arguments.source or Path("data"))
+        if dry is not None and arguments.dry_run:
+            dry(stage)
+            sys.exit(0)
         with _locked(stage.work):
             _run_locked(stage, main)
     except UserError as error:

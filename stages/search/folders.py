@@ -1,0 +1,38 @@
+"""Folders of images: the name of a folder that stands for a class is the query; sidecars say the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from stages.search.found import Found
+from stages.search.keywords import Keywords
+from stages.search.sidecars import MAX_BYTES, describe
+
+
+def folder_rows(root: Path, name: str, files: Sequence[str], keywords: Keywords) -> Iterator[Found]:
+    """The image files (paths within the folder `root`, which candidates call `name`) in the order given."""
+    for inner in files:
+        sidecars = {e: _read((root / inner).with_suffix(f".{e}")) for e in ("json", "txt")}
+        texts = describe(sidecars)
+        address = texts.pop("url", "")  # the file's path is the candidate's
+        texts["landing_page"] = texts.get("landing_page", "") or address
+        texts["query"] = texts.get("query", "") or _named(Path(name, inner), keywords)
+        yield Found(inner, "file", name, 0, "folder", **texts)
+
+
+def _named(path: Path, keywords: Keywords) -> str:
+    """The class that the nearest folder above the file stands for, or ""."""
+    for folder in reversed(path.parts[:-1]):
+        if found := keywords.class_of(folder):
+            return found
+    return ""
+
+
+def _read(path: Path) -> bytes:
+    """The sidecar; b"" if there is none, or only a link: it could lead to what is no part of the folder."""
+    if path.is_symlink() or not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    return data if len(data) <= MAX_BYTES else b""

@@ -1,0 +1,135 @@
+"""search.local: a list, a tar, or a folder with any number of lists, tars and images in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.search.folders import folder_rows
+from stages.search.found import Found
+from stages.search.keywords import Keywords
+from stages.search.lists import ENDINGS, image_column, list_rows
+from stages.search.sidecars import IMAGES
+from stages.search.tars import tar_rows
+from webdistill.core.errors import UserError
+from webdistill.core.files import sha256_file
+
+
+@dataclass(frozen=True)
+class Part:
+    """A list, a tar, or the loose images of a folder: `rows()` reads it from its beginning."""
+
+    name: str  # as candidates call it: search.local, or a path that begins with it
+    path: Path
+    rows: Callable[[], Iterator[Found]]
+    column: str = ""  # of a list: with the images' bytes
+
+
+@dataclass(frozen=True)
+class Local:
+    """All parts, lists first; `left_out`: what the folder holds besides, counted by reason."""
+
+    parts: list[Part]
+    left_out: dict[str, int]
+
+    def rows(self) -> Iterator[Found]:
+        """All rows of all parts."""
+        for part in self.parts:
+            yield from part.rows()
+
+    def facts(self, candidates: pa.Table) -> dict[str, dict[str, str]]:
+        """What fetch has to know of each list and tar with bytes of candidates: its digest, the images' column."""
+        within = pc.is_in(candidates.column("source"), pa.array(["embedded", "tar"]))
+        used = set(candidates.filter(within).column("file").unique().to_pylist())
+        return {
+            part.name: {"sha256": sha256_file(part.path), "column": part.column}
+            for part in self.parts
+            if part.name in used
+        }
+
+
+def open_local(path: Path, name: str, columns: Mapping[str, str], keywords: Keywords) -> Local:
+    """What search.local (`name`, which lies at `path`) holds; its rows are read later.
+
+    Lists come before tars and tars before images: of two rows with one address the first is taken, and lists tell
+    most of it. Raises UserError when `path` is none of the three.
+    """
+    if not path.is_dir():
+        if path.suffix.lower() not in (*ENDINGS, ".tar"):
+            raise UserError(
+                "search.local: expected a list (.csv, .tsv, .parquet), a .tar or a folder with such files or images, "
+                f"found {path}"
+            )
+        return Local([_part(path, Path(name).as_posix(), columns)], {})
+    files, left_out = _walk(path)
+    names = [inner for inner in files if _kind(inner) == "list" and not _beside(inner, path)]
+    left_out["tables beside tars or folders"] = sum(_kind(f) == "list" for f in files) - len(names)
+    names += [inner for inner in files if _kind(inner) == "tar"]
+    parts = [_part(path / inner, Path(name, inner).as_posix(), columns) for inner in names]
+    if images := [inner for inner in files if _kind(inner) == "image"]:
+        own = Path(name).as_posix()
+        parts.append(Part(own, path, partial(folder_rows, path, own, images, keywords)))
+    return Local(parts, {reason: n for reason, n in left_out.items() if n})
+
+
+def _part(path: Path, name: str, columns: Mapping[str, str]) -> Part:
+    if path.suffix.lower() == ".tar":
+        return Part(name, path, partial(tar_rows, path, name))
+    folder = Path(name).parent.as_posix()
+    image = image_column(path, columns)
+    return Part(name, path, partial(list_rows, path, name, folder, columns, image), image)
+
+
+def _kind(inner: str) -> str:
+    ending = inner.rpartition(".")[2].lower()
+    if f".{ending}" in ENDINGS:
+        return "list"
+    return "tar" if ending == "tar" else "image" if ending in IMAGES else ""
+
+
+def _beside(inner: str, root: Path) -> bool:
+    """Whether it is only the table of a tar (00000.tar) beside it, or of a folder (00000/) that img2dataset wrote."""
+    stem, ending = (root / inner).with_suffix(""), Path(inner).suffix
+    if ending != ".parquet":
+        return False
+    return stem.with_name(f"{stem.name}.tar").is_file() or (
+        stem.is_dir() and stem.with_name(f"{stem.name}_stats.json").is_file()
+    )
+
+
+def _walk(root: Path) -> tuple[list[str], dict[str, int]]:
+    """Paths within the folder of all files that we know, sorted; hidden ones and links to folders are passed by."""
+    found: list[str] = []
+    left_out = {
+        "files of other kinds": 0,
+        "files with names that are no text": 0,
+        "links to folders": 0,
+    }
+    for folder, inner, names in os.walk(root, followlinks=False):
+        left_out["links to folders"] += sum(Path(folder, name).is_symlink() for name in inner)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in names:
+            path = Path(folder, name).relative_to(root).as_posix()
+            if name.startswith("."):
+                continue
+            if not _is_text(path):
+                left_out["files with names that are no text"] += 1
+            elif _kind(name) and (_kind(name) == "image" or Path(folder, name).is_file()):
+                found.append(path)  # a pipe is no list, and would be waited for
+            else:
+                left_out["files of other kinds"] += not name.lower().endswith((".json", ".txt"))
+    return sorted(found), left_out
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

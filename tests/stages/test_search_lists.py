@@ -1,0 +1,225 @@
+"""search: any user's list becomes candidates, or one readable line says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from stages.search.found import Found
+from stages.search.keywords import Keywords
+from stages.search.local import open_local
+from webdistill.core.errors import UserError
+
+WEBMETA = Path(__file__).parents[3] / "shared" / "data" / "webmeta"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def rows(path: Path, columns: Mapping[str, str] | None = None) -> list[Found]:
+    return list(open_local(path, "lists/" + path.name, columns or {}, Keywords(["cat"])).rows())
+
+
+def test_csv_with_url_and_caption_is_enough(tmp_path: Path) -> None:
+    text = 'caption,url,clicks\n"A cat, asleep",http://a.example/1.jpg,3\nnone,b/2.png,4\n'
+    assert rows(write(tmp_path / "a.csv", text)) == [
+        Found("http://a.example/1.jpg", "http", "", 0, "list", caption="A cat, asleep"),
+        Found("b/2.png", "file", "lists", 1, "list", caption="none"),
+    ]
+
+
+def test_quotes_tabs_and_newlines(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", 'URL\tTEXT\n1.jpg\t"two\nlines, dog"\n2.jpg\t007\n')
+    assert [one.caption for one in rows(path)] == ["two\nlines, dog", "007"], "text stays text"
+
+
+@pytest.mark.parametrize(
+    ("header", "url", "caption"),
+    [
+        ("SAMPLE_ID,URL,TEXT,HEIGHT,WIDTH,LICENSE,NSFW,similarity", "URL", "TEXT"),  # LAION
+        ("uid,url,text,original_width,original_height,sha256", "url", "text"),  # DataComp
+        ("url,key,status,error_message,caption,width,exif", "url", "caption"),  # img2dataset
+        ("image_url,Alt Text", "image_url", "Alt Text"),
+        ("id,url,image_url,title,description", "url", "description"),  # ours goes before all
+        ("image,caption", "image", "caption"),  # Flickr8k: file names
+        ("file_name,text", "file_name", "text"),  # Hugging Face image folders
+        ("Path,URL,Title", "URL", "Title"),
+    ],
+)
+def test_the_usual_names_are_known(tmp_path: Path, header: str, url: str, caption: str) -> None:
+    names = header.split(",")
+    path = write(tmp_path / "a.csv", f"{header}\n{','.join(f'<{name}>' for name in names)}\n")
+    (one,) = rows(path)
+    assert (one.url, one.caption) == (f"<{url}>", f"<{caption}>")
+
+
+def test_rights_are_read_and_unknown_ones_are_empty(tmp_path: Path) -> None:
+    text = (
+        "url,LICENSE,license_url,author,page_url,credit,opt-out,keyword\n"
+        "1,CC0,http://l.example/0,Ada,http://p.example/1,Ada/CC0,noai,cat\n2,?,nan,None,,?,,\n"
+    )
+    first, second = rows(write(tmp_path / "a.csv", text))
+    assert first[5:10] == ("cat", "", "CC0", "http://l.example/0", "Ada")
+    assert first[10:] == ("http://p.example/1", "Ada/CC0", "noai")
+    assert second[5:] == ("", "", "", "", "", "", "?", "")
+
+
+def test_columns_named_by_the_user_go_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "url,link,text,words\n1,2,3,4\n")
+    (one,) = rows(path, {"url": "link", "caption": "words"})
+    assert (one.url, one.caption) == ("2", "4")
+    (one,) = rows(path, {"landing_page": "url", "url": "link"})
+    assert (one.url, one.landing_page) == ("2", "1")
+
+
+def test_two_columns_of_one_meaning_are_a_question(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "URL,img_url,text\n1,2,3\n")
+    with pytest.raises(UserError, match=r"URL and img_url could each be the url; .*{url: URL}"):
+        rows(path)
+    assert rows(path, {"url": "img_url"})[0].url == "2"
+
+
+def test_without_a_header_the_address_is_found_by_its_look(tmp_path: Path) -> None:
+    for name, text in (
+        ("cc3m.tsv", 'a "cat" , asleep\thttps://a.example/1\n"dog\thttp://a.example/2\n'),
+        ("cc12m.tsv", 'https://a.example/1\ta "cat" , asleep\nhttp://a.example/2\t"dog\n'),
+    ):
+        found = rows(write(tmp_path / name, text))
+        assert [one.url for one in found] == ["https://a.example/1", "http://a.example/2"]
+        assert [one.caption for one in found] == ['a "cat" , asleep', '"dog'], "quotes are text"
+        assert [one.row for one in found] == [0, 1]
+    (one,) = rows(write(tmp_path / "one.csv", "https://a.example/1\n"))
+    assert one == Found("https://a.example/1", "http", "", 0, "list")
+
+
+def test_without_a_header_columns_have_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "http://a.example/1,http://a.example/page,a cat,CC0\n")
+    with pytest.raises(
+        UserError, match=r"several columns: 1 \('http://a.example/1'\), 2 .*{url: \"1\"}"
+    ):
+        rows(path)
+    (one,) = rows(path, {"url": "1", "landing_page": "2", "licence": "4"})
+    assert (one.url, one.landing_page, one.caption, one.licence) == (
+        "http://a.example/1", "http://a.example/page", "", "CC0",
+    )  # fmt: skip
+
+
+def test_parquet_with_embedded_bytes_in_both_shapes(tmp_path: Path) -> None:
+    urls = ["http://a.example/1", "", "http://a.example/3", "c.png", "", ""]
+    data = [b"x", b"", None, None, None, b""]
+    for name, images in (
+        ("plain", pa.array(data, pa.binary())),
+        ("struct", pa.array([d if d is None else {"bytes": d, "path": None} for d in data])),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"url": urls, "photo": images}), path, row_group_size=2)
+        found = rows(path, {"image": "photo"})
+        assert [one.source for one in found] == [
+            "embedded", "embedded", "http", "file", "http", "embedded",
+        ]  # fmt: skip
+        assert [one.row for one in found] == list(range(6))
+        assert {one.file for one in found if one.source == "embedded"} == {f"lists/{name}.parquet"}
+
+
+@pytest.mark.parametrize("name", ["image", "jpg", "Picture", "image_bytes", "anything"])
+def test_image_columns_are_found_by_name_or_by_being_the_only_one(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"label": [3, 4], name: [b"x", b"y"]}), path)
+    part = open_local(path, "a.parquet", {}, Keywords(["cat"])).parts[0]
+    assert part.column == name
+    assert [one.row for one in part.rows()] == [0, 1]
+
+
+def test_bytes_beside_addresses_are_images_only_when_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"url": ["http://a.example/1"], "phash": [b"x"]}), path)
+    assert rows(path)[0].source == "http"
+    pq.write_table(pa.table({"url": ["u"], "photo": [{"bytes": b"x", "path": None}]}), path)
+    assert rows(path)[0].source == "embedded", "the shape of Hugging Face says what it is"
+
+
+def test_other_columns_become_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"url": [b" u "], "caption": [["a", None, "b"]], "opt_out": [True]}), path
+    )
+    (one,) = rows(path)
+    assert (one.url, one.caption, one.opt_out) == ("u", "a, b", "True")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for name, text, expected in (
+        ("a.xls", "x", r"search\.local: expected a list \(\.csv, \.tsv, \.parquet\), a \.tar or a folder"),
+        ("a.parquet", "x", "cannot read"),
+        ("empty.csv", "", "cannot read"),
+        ("ragged.csv", "url,caption\n1,2,3\n", "cannot read"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=expected) as caught:
+            rows(write(tmp_path / name, text))
+        assert "\n" not in str(caught.value)
+    (tmp_path / "latin.csv").write_bytes(b"url,caption\n1,caf\xe9\n")
+    with pytest.raises(UserError, match="cannot read"):
+        rows(tmp_path / "latin.csv")
+
+
+def test_a_damaged_page_is_no_shorter_list(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"url": [f"http://a.example/{n}" for n in range(100)]})
+    pq.write_table(table, path, write_page_checksum=True, compression="none")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"a.example/50")] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cannot read"):
+        rows(path)
+
+
+def test_missing_columns_name_those_found(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "link,words\n1,2\n")
+    with pytest.raises(
+        UserError, match=r"no column 'url'; it has link, words.*columns: {url: link}"
+    ):
+        rows(path)
+    with pytest.raises(
+        UserError, match=r"search\.columns\.caption: .* no column 'txt'; it has link, words"
+    ):
+        rows(path, {"url": "link", "caption": "txt"})
+    pq.write_table(pa.table({"image": ["text"]}), tmp_path / "a.parquet")
+    for columns in ({}, {"image": "image"}):
+        with pytest.raises(UserError, match=r"must hold bytes .* found string"):
+            rows(tmp_path / "a.parquet", columns)
+    with pytest.raises(UserError, match=r"search\.columns\.image: .* no column 'photo'"):
+        rows(tmp_path / "a.parquet", {"image": "photo"})
+
+
+@pytest.mark.skipif(not WEBMETA.is_dir(), reason="the real lists are not on this machine")
+def test_the_real_lists_load_unchanged() -> None:
+    for name in ("img2dataset_test_1000.parquet", "img2dataset_test_10000.parquet"):
+        expected = pq.read_table(WEBMETA / name)
+        found = rows(WEBMETA / name)
+        assert [one.url for one in found] == [url.strip() for url in expected["URL"].to_pylist()]
+        assert [one.caption for one in found] == [t.strip() for t in expected["TEXT"].to_pylist()]
+    lines = (WEBMETA / "Validation_GCC-1.1.0-Validation.tsv").read_text().splitlines()
+    found = rows(WEBMETA / "Validation_GCC-1.1.0-Validation.tsv")
+    assert [f"{one.caption}\t{one.url}" for one in found] == lines
+    assert {one.source for one in found} == {"http"}
+
+
+def test_a_long_list_is_read_in_pieces(tmp_path: Path) -> None:
+    table = pa.table({"url": [f"http://a.example/{n}" for n in range(20_000)]})
+    pacsv.write_csv(
+        table.append_column("caption", pa.array(["x" * 300] * 20_000)), tmp_path / "a.csv"
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=7_000)
+    for name in ("a.csv", "a.parquet"):
+        found = rows(tmp_path / name)
+        assert [one.url for one in found] == table["url"].to_pylist()
+        assert [one.row for one in found] == list(range(20_000))
