@@ -1,37 +1,46 @@
-"""The crawl: chunks of candidates, several under way at once; each is read or downloaded, judged and journalled.
+"""The crawl: local bytes are read, URLs asked for, both judged by worker processes, and each result is written down.
 
-Order and bytes of the results depend neither on the number of processes nor on which chunk finishes first.
+Order and bytes of what follows depend neither on the number of processes nor on which download ends first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import PIL
 
 from stages.fetch.candidates import Candidate, Candidates
-from stages.fetch.http import Client, contact_address
-from stages.fetch.journal import Journal, digest
-from stages.fetch.outcomes import Body, Job, Outcome, crashed, judge, may_pass, without_body
+from stages.fetch.journal import KEY, Journal, digest
+from stages.fetch.judging import BATCH, BATCH_BYTES, Finished, Judging
+from stages.fetch.outcomes import Body, Gate, Outcome, Verdict, crashed, without_body
 from stages.fetch.params import Fetch
-from stages.fetch.sources import EmbeddedImages, file_mark, read_file
+from stages.fetch.schedule import Turns
+from stages.fetch.sources import LocalImages
+from stages.fetch.summary import Tally
 from webdistill.images.gate import GATE_VERSION
 from webdistill.images.workers import Workers
+from webdistill.web.client import Client, Manners, contact_address
 
-CHUNK = 250  # candidates journalled together: what a kill costs at most, times WINDOW
-WINDOW = 24  # chunks under way, so that one slow URL does not hold up the others
-BATCH = 32  # local files handed to a worker process together,
-BATCH_BYTES = 8 << 20  # or fewer as soon as they reach this size
+WINDOW = 2000  # URLs under way, or waiting for their host's turn or for another try
+AHEAD = (
+    3  # times fetch.per_host of them may be of one host, so that some wait while others are asked
+)
+PART = 1000  # candidates turned into values at a time
+TICK = 0.2  # seconds between two looks at what is done
+MEMORY_PER_PIXEL = 48  # bytes; the hungriest files measured took 32,
+MEMORY_BESIDE = 256 << 20  # and what the libraries reserve for themselves
 
 
 class Crawl:
-    """One pass over all candidates. Raises UserError when http(s) candidates meet no contact address.
+    """One pass over all candidates. Raises UserError when URLs are to be asked for without a contact address.
 
-    `downloads`: folder for chunks with http(s) rows, which outlive a change of code; `scratch`: for all others.
+    `downloads`: folder of the journal of URLs, which outlives a change of code; `scratch`: of local bytes, which does
+    not need to.
     """
 
     def __init__(
@@ -45,145 +54,173 @@ class Crawl:
         self._candidates = candidates
         self._params = params
         self._processes = processes
-        self._downloads, self._scratch = Journal(downloads), Journal(scratch)
-        self._folder = candidates.list_path.parent
-        self._starts = range(0, len(candidates), CHUNK)
-        self._keys = [self._key(candidates.part(start, CHUNK)) for start in self._starts]
-        sources = candidates.table.column("source").to_pylist()
-        self._contact = contact_address(os.environ) if "http" in sources else ""
-        self._journals = [
-            self._downloads if "http" in sources[start : start + CHUNK] else self._scratch
-            for start in self._starts
-        ]
+        self._images = LocalImages(candidates.find)
+        sources, opt_outs = candidates.table.column("source"), candidates.table.column("opt_out")
+        self._remote = np.array([source == "http" for source in sources.to_pylist()], bool)
+        self._refused = np.array([bool(text) for text in opt_outs.to_pylist()], bool)
+        self._keys = np.fromiter(self._all_keys(), KEY, len(candidates))
+        self._asked, self._read = Journal(downloads / "journal"), Journal(scratch / "journal")
+        asked, read = self._asked.find(self._keys), self._read.find(self._keys)
+        # What its owner refuses is not asked for, and what an earlier run knows of it not used. Local copies are read
+        # for their id, so that filter finds others.
+        never = self._remote & self._refused
+        self._places = np.where(never, -1, np.where(self._remote, asked, read))
+        self._todo = (self._places < 0) & ~never
+        self._contact = contact_address(os.environ) if (self._todo & self._remote).any() else ""
+        self.tally = Tally()
+
+    @property
+    def known(self) -> int:
+        """Candidates whose result an earlier run has written down."""
+        return int((self._places >= 0).sum())
+
+    @property
+    def left(self) -> int:
+        """Candidates of which nothing final is known."""
+        return int(self._todo.sum())
 
     def run(self) -> Iterator[int]:
-        """Work through everything that the journals do not hold; yields the length of each finished chunk."""
-        params = self._params
-        embedded = EmbeddedImages(self._candidates.list_path, self._candidates.image_column)
-        with Workers(self._processes, judge, crashed) as workers, asyncio.Runner() as runner:
-            client = Client(self._contact, params.timeout, params.retries, params.max_bytes)
-            chunks = _Chunks(params, self._folder, embedded, client, workers, self._processes)
-            runner.run(client.open())
+        """Work through what is left; yields every moment how many more are done."""
+        gate = Gate(self._params.max_pixels, self._params.store_size, self._params.format)
+        memory = (
+            MEMORY_PER_PIXEL * self._params.max_pixels + 4 * self._params.max_bytes + MEMORY_BESIDE
+        )
+        with (
+            Workers(self._processes, gate, crashed, memory) as workers,
+            asyncio.Runner() as runner,
+        ):
+            work = runner.get_loop().create_task(self._work(workers))
             try:
-                waiting = [
-                    (self._journals[n], self._keys[n], self._candidates.part(start, CHUNK))
-                    for n, start in enumerate(self._starts)
-                ]
-                pending: set[asyncio.Task[int]] = set()
-                while waiting or pending:
-                    while waiting and len(pending) < WINDOW:
-                        pending.add(runner.get_loop().create_task(chunks.finish(*waiting.pop(0))))
-                    done, pending = runner.run(_first(pending))
-                    yield from (task.result() for task in done)
+                while not work.done():
+                    runner.run(_wait(work))
+                    yield self.tally.news()
+                _raise_first(work)
             finally:
-                runner.run(client.close())
-                embedded.close()
+                work.cancel()
+                runner.run(_wait(work))
+                self._images.close()
+        for journal in (self._asked, self._read):
+            journal.sync()
 
     def outcomes(self) -> Iterator[Outcome]:
         """What became of each candidate, in their order, once `run` is through."""
-        for journal, key in zip(self._journals, self._keys, strict=True):
-            chunk = journal.load(key)
-            assert chunk is not None, "a chunk vanished from the work folder during the run"
-            yield from chunk
+        rows = zip(self._remote, self._refused, self._places.tolist(), strict=True)
+        for remote, refused, place in rows:
+            if place >= 0:
+                yield (self._asked if remote else self._read).load(place)
+            else:
+                assert refused, "a candidate without a result"
+                yield Outcome("opted_out")
 
     def clean(self) -> None:
         """Drop what can be made again without the network; downloads stay, so that a later run need not ask again."""
-        chunks = zip(self._journals, self._keys, strict=True)
-        self._downloads.keep_only(key for journal, key in chunks if journal is self._downloads)
-        self._scratch.keep_only(())
+        self._asked.keep_only(self._places[self._remote & (self._places >= 0)].tolist())
+        self._read.keep_only([])
+        self.close()
 
-    def _key(self, part: Sequence[Candidate]) -> str:
-        files = [file_mark(self._folder, one.url) for one in part if one.source == "file"]
-        content = (
-            self._candidates.list_sha256 if any(one.source == "embedded" for one in part) else ""
+    def close(self) -> None:
+        """Close the journals."""
+        self._asked.close()
+        self._read.close()
+
+    def _all_keys(self) -> Iterator[bytes]:
+        """A key per candidate, made of all that decides what becomes of it."""
+        params = self._params.model_dump(
+            include={"store_size", "format", "max_pixels", "max_bytes"}
         )
-        params = self._params.model_dump(include={"store_size", "max_pixels", "max_bytes"})
-        versions = (GATE_VERSION, PIL.__version__)
-        return digest(versions, params, content, [astuple(one) for one in part], files)
+        settings = digest(GATE_VERSION, PIL.__version__, sorted(params.items()))
+        for _, one in self._values(np.arange(len(self._candidates))):
+            if one.source == "http":
+                yield digest(settings, one.url)
+            else:
+                place = (one.source, one.url, one.file, one.row, bool(one.opt_out))
+                yield digest(settings, place, self._images.mark(one))
 
+    def _values(self, wanted: np.ndarray) -> Iterator[tuple[int, Candidate]]:
+        """Candidates by their rising positions."""
+        for start in range(0, len(self._candidates), PART):
+            first, end = np.searchsorted(wanted, (start, start + PART))
+            here = wanted[first:end]
+            part = self._candidates.part(start, PART) if len(here) else []
+            yield from ((at, part[at - start]) for at in here.tolist())
 
-class _Chunks:
-    """Brings one chunk after the other to its end."""
+    async def _work(self, workers: Workers[bytes, Verdict]) -> None:
+        judging = Judging(workers, self._processes, self._record)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(judging.run())
+            async with asyncio.TaskGroup() as sources:
+                sources.create_task(self._read_all(judging))
+                sources.create_task(self._ask_all(judging))
+            judging.close()
 
-    def __init__(
-        self,
-        params: Fetch,
-        folder: Path,
-        embedded: EmbeddedImages,
-        client: Client,
-        workers: Workers[Job, Outcome],
-        processes: int,
-    ) -> None:
-        self._params = params
-        self._folder = folder
-        self._embedded = embedded
-        self._client = client
-        self._workers = workers
-        self._reading = asyncio.Lock()
-        self._batches_free = asyncio.Semaphore(2 * processes)
+    async def _read_all(self, judging: Judging) -> None:
+        """Local bytes, one batch at a time, in rising order: a row group of a list is read once."""
+        waiting = self._values(np.flatnonzero(self._todo & ~self._remote))
+        while batch := await asyncio.to_thread(self._read_some, waiting):
+            self._record([(at, without_body(body)) for at, body in batch if body.status != "ok"])
+            for at, body in batch:
+                if body.status == "ok":
+                    await judging.put(at, body)
 
-    async def finish(self, journal: Journal, key: str, part: Sequence[Candidate]) -> int:
-        """Fill in what is missing or may pass now; save if anything was done."""
-        known = journal.load(key)
-        places = range(len(part)) if known is None else _worth_retrying(known)
-        if known is None or places:
-            outcomes: dict[int, Outcome] = {} if known is None else dict(enumerate(known))
-            local = [n for n in places if part[n].source != "http"]
-            remote = [n for n in places if part[n].source == "http" and not part[n].opt_out]
-            reading = self._read_all([part[n] for n in local])
-            loading = asyncio.gather(*(self._download(part[n].url) for n in remote))
-            near, far = await asyncio.gather(reading, loading)
-            outcomes |= dict(zip(local, near, strict=True)) | dict(zip(remote, far, strict=True))
-            for n in places:
-                if part[n].opt_out:  # the id, where known, lets filter find other copies
-                    outcomes[n] = Outcome("opted_out", outcomes[n].id if n in outcomes else "")
-            journal.save(key, [outcomes[n] for n in range(len(part))])
-        return len(part)
+    def _read_some(self, waiting: Iterator[tuple[int, Candidate]]) -> list[tuple[int, Body]]:
+        batch: list[tuple[int, Body]] = []
+        size = 0
+        for at, one in islice(waiting, BATCH):
+            batch.append((at, self._images.read(one, self._params.max_bytes)))
+            size += len(batch[-1][1].data)
+            if size >= BATCH_BYTES:
+                break
+        return batch
 
-    async def _read_all(self, part: Sequence[Candidate]) -> list[Outcome]:
-        """Few batches are in memory at a time, and rows come in rising order: a row group is read once."""
-        judging = []
-        async with self._reading:
-            for bodies in self._batches(part):
-                await self._batches_free.acquire()
-                judging.append(asyncio.ensure_future(self._judge(bodies)))
-                judging[-1].add_done_callback(lambda _: self._batches_free.release())
-        return [outcome for batch in judging for outcome in await batch]
+    async def _ask_all(self, judging: Judging) -> None:
+        wanted = np.flatnonzero(self._todo & self._remote)
+        if not len(wanted):
+            return
+        params = self._params
+        manners = Manners(
+            params.timeout, params.retries, params.max_bytes, params.per_host, params.delay, True
+        )
+        turns = Turns((one.url for _, one in self._values(wanted)), AHEAD * params.per_host)
+        urls = self._candidates.table.column("url")
 
-    def _batches(self, part: Sequence[Candidate]) -> Iterator[list[Body]]:
-        bodies: list[Body] = []
-        for one in part:
-            bodies.append(self._read(one))
-            if len(bodies) == BATCH or sum(len(body.data) for body in bodies) >= BATCH_BYTES:
-                yield bodies
-                bodies = []
-        if bodies:
-            yield bodies
+        async def ask(number: int) -> None:
+            at = int(wanted[number])
+            async with client.get(urls[at].as_py()) as reply:
+                if reply.status == "ok":
+                    await judging.put(at, reply)
+                else:
+                    self._record([(at, without_body(reply))])
 
-    def _read(self, one: Candidate) -> Body:
-        if one.source == "embedded":
-            return self._embedded.read(one.row, self._params.max_bytes)
-        return read_file(self._folder, one.url, self._params.max_bytes)
+        client = Client(self._contact, manners)
+        await client.open()
+        try:
+            await turns.run(ask, WINDOW)
+        finally:
+            await client.close()
 
-    async def _download(self, url: str) -> Outcome:
-        async with self._client.get(url) as body:
-            return (await self._judge([body]))[0]
-
-    async def _judge(self, bodies: Sequence[Body]) -> list[Outcome]:
-        jobs = [
-            Job(b, self._params.max_pixels, self._params.store_size)
-            for b in bodies
-            if b.status == "ok"
+    def _record(self, finished: Finished) -> None:
+        """Write results down; from then on they count."""
+        settled = [
+            (at, Outcome("opted_out", it.id) if self._refused[at] else it) for at, it in finished
         ]
-        judged = iter(await self._workers.apply(jobs)) if jobs else iter(())
-        return [next(judged) if body.status == "ok" else without_body(body) for body in bodies]
+        for journal, remote in ((self._asked, True), (self._read, False)):
+            some = [(at, it) for at, it in settled if self._remote[at] == remote]
+            if some:
+                places = journal.append((self._keys[at], it) for at, it in some)
+                self._places[[at for at, _ in some]] = places
+        self.tally.add(it for _, it in settled)
 
 
-def _worth_retrying(known: Sequence[Outcome]) -> list[int]:
-    return [n for n, outcome in enumerate(known) if may_pass(outcome.status, outcome.http_status)]
+async def _wait(work: asyncio.Task[None]) -> None:
+    await asyncio.wait({work}, timeout=TICK)
 
 
-async def _first(
-    pending: set[asyncio.Task[int]],
-) -> tuple[set[asyncio.Task[int]], set[asyncio.Task[int]]]:
-    return await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+def _raise_first(work: asyncio.Task[None]) -> None:
+    """Of several failures that came together the first, as it was raised."""
+    try:
+        work.result()
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

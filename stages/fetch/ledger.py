@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages.fetch.candidates import Candidates
 from stages.fetch.outcomes import STATUSES, Outcome
@@ -18,6 +18,8 @@ SCHEMA = pa.schema(
         ("row", pa.int64()),
         ("url", pa.string()),
         ("source", pa.string()),
+        ("file", pa.string()),
+        ("provider", pa.string()),
         ("status", pa.string()),
         ("id", pa.string()),
         ("http_status", pa.int32()),
@@ -28,54 +30,77 @@ SCHEMA = pa.schema(
         ("licence_url", pa.string()),
         ("creator", pa.string()),
         ("landing_page", pa.string()),
+        ("attribution", pa.string()),
         ("opt_out", pa.string()),
+        ("robots", pa.string()),
         ("detail", pa.string()),
     ]
 )
-FROM_OUTCOME = {
-    "bytes": "size",
-    **{name: name for name in ("status", "id", "http_status", "sha256", "detail")},
-}
+FOUND = ("status", "id", "http_status", "bytes", "sha256", "opt_out", "robots", "detail")
+BATCH = 10_000  # rows turned into Arrow arrays at a time
 
 
-def settle(
-    outcomes: Iterable[Outcome], candidates: Candidates, ledger: list[Outcome]
-) -> Iterator[PoolRow]:
-    """The first candidate of each picture as a pool row; every outcome goes to `ledger`, without its image.
+class Ledger:
+    """Grows while the pool is written, as Arrow arrays, so that a long list costs little."""
 
-    Raises UserError at the end when not one image came through.
-    """
-    queries, captions = candidates.table.column("query"), candidates.table.column("caption")
-    seen: set[str] = set()
-    for at, outcome in enumerate(outcomes):
-        if outcome.status == "ok" and outcome.id not in seen:
-            seen.add(outcome.id)
-            query, caption = queries[at].as_py(), captions[at].as_py()
-            yield PoolRow(outcome.id, outcome.image, outcome.width, outcome.height, query, caption)
-            ledger.append(replace(outcome, image=b""))
-        else:
-            status = "duplicate" if outcome.status == "ok" else outcome.status
-            ledger.append(replace(outcome, status=status, image=b""))
-    if not seen:
-        reasons = Counter(outcome.status for outcome in ledger).most_common(3)
-        counted = ", ".join(f"{status} {count}" for status, count in reasons)
-        raise UserError(
-            f"no image came through fetch ({len(ledger)} candidates: {counted}); check search.list"
-        )
+    def __init__(self, candidates: Candidates) -> None:
+        self._candidates = candidates
+        self._rows: list[tuple[object, ...]] = []
+        self._batches: list[pa.RecordBatch] = []
+        self.counts: Counter[str] = Counter()
 
+    def settle(self, outcomes: Iterable[Outcome]) -> Iterator[PoolRow]:
+        """The first candidate of each picture as a pool row; every outcome becomes a row of the ledger.
 
-def ledger_table(candidates: Candidates, outcomes: Sequence[Outcome]) -> pa.Table:
-    """The ledger as a table."""
-    columns = {
-        name: [getattr(outcome, FROM_OUTCOME[name]) for outcome in outcomes]
-        if name in FROM_OUTCOME
-        else candidates.table.column(name)
-        for name in SCHEMA.names
-    }
-    return pa.table(columns, schema=SCHEMA)
+        Raises UserError at the end when not one image came through.
+        """
+        queries, captions = (self._candidates.table.column(name) for name in ("query", "caption"))
+        seen: set[bytes] = set()
+        for at, outcome in enumerate(outcomes):
+            name = bytes.fromhex(outcome.id)
+            first = outcome.status == "ok" and name not in seen
+            self._add(
+                outcome, "duplicate" if outcome.status == "ok" and not first else outcome.status
+            )
+            if first:
+                seen.add(name)
+                query, caption = queries[at].as_py(), captions[at].as_py()
+                size = (outcome.width, outcome.height)
+                yield PoolRow(outcome.id, outcome.image, *size, query, caption)
+        if not seen:
+            common = ", ".join(f"{name} {count}" for name, count in self.counts.most_common(3))
+            total = len(self._candidates)
+            raise UserError(
+                f"no image came through fetch ({total} candidates: {common}); check search.local"
+            )
 
+    def table(self) -> pa.Table:
+        """The ledger as a table."""
+        self._flush()
+        found = pa.Table.from_batches(self._batches)
+        given = self._candidates.table
+        listed = given.column("opt_out")
+        opt_out = pc.if_else(pc.equal(listed, ""), found.column("opt_out"), listed)
+        columns = {name: (found if name in FOUND else given).column(name) for name in SCHEMA.names}
+        return pa.table({**columns, "opt_out": opt_out}, schema=SCHEMA)
 
-def count_statuses(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """`candidates`, and how many ended in each status (all of them, so that two runs compare line by line)."""
-    counts = Counter(outcome.status for outcome in outcomes)
-    return {"candidates": len(outcomes), **{status: counts[status] for status in STATUSES}}
+    def metrics(self) -> dict[str, int]:
+        """`candidates`, and how many ended in each status (all of them, so that two runs compare line by line)."""
+        counts = [(status, self.counts[status]) for status in STATUSES]
+        return dict([("candidates", self.counts.total()), *counts])
+
+    def _add(self, outcome: Outcome, status: str) -> None:
+        self.counts[status] += 1
+        self._rows.append(
+            (status, outcome.id, outcome.http_status, outcome.size, outcome.sha256, outcome.opt_out, outcome.robots,
+             outcome.detail)
+        )  # fmt: skip
+        if len(self._rows) == BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(FOUND)
+        schema = pa.schema([SCHEMA.field(name) for name in FOUND])
+        arrays = [pa.array(it, kind.type) for it, kind in zip(columns, schema, strict=True)]
+        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+        self._rows = []

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
-from webdistill.images.gate import GATE_STATUSES, GateStatus, Rejected, open_image
+from webdistill.images.gate import GATE_STATUSES, GateStatus, Rejected, StoredFormat, open_image
+from webdistill.web.reply import Reply, may_pass
 
 FetchStatus = Literal[
     "ok",  # in the pool
     "duplicate",  # same pixels as an earlier candidate, whose id the ledger names
-    "opted_out",  # the list says that its owner does not want it used: never requested, never in the pool
+    "opted_out",  # the list (then never requested) or a header says that its owner does not want it used
+    "robots",  # robots.txt forbids it, or could not be read for a fault of the server
+    "rate_limited",  # the host asks for more patience than fetch.timeout
     "not_found",  # no such file; HTTP 404 or 410
     "http_error",  # any other HTTP status but 200
     "timeout",  # fetch.timeout passed
@@ -26,26 +29,25 @@ FetchStatus = Literal[
 ]
 Status = FetchStatus | GateStatus
 STATUSES: tuple[Status, ...] = (*get_args(FetchStatus), *GATE_STATUSES)
-HTTP_MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Body:
-    """A download: `status` "ok" means that `data` is complete, not that it is an image."""
+    """Bytes that were read here; else as webdistill.web.reply.Reply."""
 
     status: Status
     data: bytes = b""
-    http_status: int = 0
     detail: str = ""
+    http_status: ClassVar[int] = 0
+    robots: ClassVar[str] = ""
+    opt_out: ClassVar[str] = ""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The end of one candidate; `image` is what the pool stores, empty unless `status` is "ok"."""
+class Verdict(NamedTuple):
+    """What the gate said about one body; `image` is what the pool stores, empty unless `status` is "ok"."""
 
     status: Status
     id: str = ""
-    http_status: int = 0
     size: int = 0
     sha256: str = ""
     detail: str = ""
@@ -54,45 +56,87 @@ class Outcome:
     height: int = 0
 
 
-@dataclass(frozen=True)
-class Job:
-    """One complete body on its way through the gate."""
+class Outcome(NamedTuple):
+    """The end of one candidate."""
 
-    body: Body
+    status: Status
+    id: str = ""
+    http_status: int = 0
+    size: int = 0
+    sha256: str = ""
+    detail: str = ""
+    robots: str = ""
+    opt_out: str = ""
+    width: int = 0
+    height: int = 0
+    image: bytes = b""
+
+    @property
+    def final(self) -> bool:
+        """Whether a later run would find the same."""
+        return not may_pass(self.status, self.http_status)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How worker processes judge a body: the gate and its settings, in one picklable function."""
+
     max_pixels: int
     store_size: int
+    store_as: StoredFormat
+
+    def __call__(self, data: bytes) -> Verdict:
+        """Pass one body through; runs in a worker process."""
+        try:
+            stored = open_image(data, self.max_pixels, self.store_size, self.store_as)
+        except MemoryError:
+            return crashed(data)
+        except Rejected as no:
+            return Verdict(no.status, "", len(data), _sha256(data), no.detail)
+        return Verdict(
+            "ok",
+            stored.id,
+            len(data),
+            _sha256(data),
+            image=stored.image,
+            width=stored.width,
+            height=stored.height,
+        )
 
 
-def may_pass(status: str, http_status: int) -> bool:
-    """Whether asking again later may help."""
-    passing = ("timeout", "dns_error", "connection_error")
-    return status in passing or (status == "http_error" and http_status in HTTP_MAY_PASS)
-
-
-def judge(job: Job) -> Outcome:
-    """Pass one body through the gate; runs in a worker process."""
-    body = job.body
-    digest = hashlib.sha256(body.data).hexdigest()
-    size, http_status = len(body.data), body.http_status
-    try:
-        stored = open_image(body.data, job.max_pixels, job.store_size)
-    except MemoryError:
-        return crashed(job)
-    except Rejected as rejected:
-        return Outcome(rejected.status, "", http_status, size, digest, rejected.detail)
-    picture = (stored.image, stored.width, stored.height)
-    return Outcome("ok", stored.id, http_status, size, digest, body.detail, *picture)
-
-
-def crashed(job: Job) -> Outcome:
+def crashed(data: bytes) -> Verdict:
     """Stands in when a body took its worker process, or its memory, down."""
-    body = job.body
-    digest = hashlib.sha256(body.data).hexdigest()
+    return Verdict("decoder_crash", "", len(data), _sha256(data))
+
+
+def judged(reply: Body | Reply, verdict: Verdict) -> Outcome:
+    """The outcome of a complete body."""
     return Outcome(
-        "decoder_crash", http_status=body.http_status, size=len(body.data), sha256=digest
+        verdict.status,
+        verdict.id,
+        reply.http_status,
+        verdict.size,
+        verdict.sha256,
+        verdict.detail or reply.detail,
+        reply.robots,
+        "",
+        verdict.width,
+        verdict.height,
+        verdict.image,
     )
 
 
-def without_body(body: Body) -> Outcome:
-    """The outcome of a download that failed."""
-    return Outcome(body.status, http_status=body.http_status, detail=body.detail)
+def without_body(reply: Body | Reply) -> Outcome:
+    """The outcome of a request or a reading that failed."""
+    status: Status = "opted_out" if reply.status == "opted_out_header" else reply.status
+    return Outcome(
+        status,
+        http_status=reply.http_status,
+        detail=reply.detail,
+        robots=reply.robots,
+        opt_out=reply.opt_out,
+    )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,6 +1,6 @@
 """Parameters of fetch."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,10 @@ class Fetch(Section):
         Field(
             ge=8, le=2048, description="px; a larger shorter side is shrunk to this, never enlarged"
         ),
+    ]
+    format: Annotated[
+        Literal["webp", "jpeg"],
+        Field(description="how the pool stores pictures: webp (lossless) or jpeg (quality 92)"),
     ]
     max_pixels: Annotated[
         int,
@@ -45,5 +49,10 @@ class Fetch(Section):
             le=10,
             description="further tries after a failure that may pass (429, 5xx, connection)",
         ),
+    ]
+    per_host: Annotated[int, Field(ge=1, le=256, description="requests to one host at once")]
+    delay: Annotated[
+        float,
+        Field(ge=0, le=600, description="seconds between the starts of two requests to one host"),
     ]
     shard_size: Annotated[int, Field(ge=1, le=100_000, description="images per shard of the pool")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import signal
+import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -37,6 +38,28 @@ def test_a_hang_is_cut_short_like_a_crash() -> None:
     async def main() -> list[object]:
         with Workers(1, exec, lambda item: "lost") as workers:
             return await workers.apply(["1", hang, "2"])
+
+    assert asyncio.run(main()) == [None, "lost", None]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is set on Linux only")
+def test_memory_beyond_the_limit_is_refused_in_the_process() -> None:
+    calm, greedy = "bytearray(32 << 20)", "bytearray(600 << 20)"
+    with Workers(1, exec, memory=256 << 20) as workers:
+        assert list(workers.map([[calm], [calm, calm]])) == [[None], [None, None]]
+        with pytest.raises(MemoryError):
+            list(workers.map([[greedy]]))
+    with Workers(1, exec) as workers:
+        assert list(workers.map([[greedy]])) == [[None]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is set on Linux only")
+def test_a_process_that_dies_for_want_of_memory_costs_one_item() -> None:
+    dies = "import os\ntry: bytearray(600 << 20)\nexcept MemoryError: os.abort()"
+
+    async def main() -> list[object]:
+        with Workers(1, exec, lambda item: "lost", memory=256 << 20) as workers:
+            return await workers.apply(["1", dies, "2"])
 
     assert asyncio.run(main()) == [None, "lost", None]
 

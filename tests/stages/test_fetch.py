@@ -5,11 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -22,22 +17,29 @@ from pydantic import ValidationError
 
 import stages.fetch.__main__ as fetch_main
 import stages.search.__main__ as search_main
-from stages.fetch import crawl as crawling
-from stages.fetch.candidates import read_candidates
-from stages.fetch.crawl import CHUNK, Crawl
-from stages.fetch.journal import Journal
-from stages.fetch.outcomes import STATUSES, Body, Job, Outcome, judge
+from stages.fetch import judging
+from stages.fetch.candidates import Candidate, read_candidates
+from stages.fetch.crawl import Crawl
+from stages.fetch.journal import KEY, MAGIC, Journal
+from stages.fetch.outcomes import STATUSES, Body, Gate, Verdict
 from stages.fetch.params import Fetch
-from stages.fetch.sources import EmbeddedImages, read_file
+from stages.fetch.sources import LocalImages
 from stages.filter.rules import opt_out
 from stages.search.params import Search
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, sha256_file
 from webdistill.core.params import Params, Task
 from webdistill.core.stage import Stage
+from webdistill.images.gate import decode, pixel_id
 
 SETTINGS = {
-    "store_size": 64, "max_pixels": 10_000, "max_bytes": 20_000, "timeout": 5.0, "retries": 0, "shard_size": 10,
+    "store_size": 64, "format": "webp", "max_pixels": 10_000, "max_bytes": 20_000, "timeout": 5.0, "retries": 0,
+    "per_host": 4, "delay": 0.0, "shard_size": 10,
+}  # fmt: skip
+SEARCH = {
+    "columns": {}, "keywords": {}, "negative": (),
+    "openverse": {"enabled": False, "per_class": 1, "licences": ("cc0",)},
+    "wikimedia": {"enabled": False, "per_class": 1},
 }  # fmt: skip
 TASK = Task(
     seed=0,
@@ -48,7 +50,6 @@ TASK = Task(
     test_images="",
     test_labels="",
 )
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -63,14 +64,16 @@ def picture(seed: int, size: int = 12, kind: str = "PNG") -> bytes:
     return out.getvalue()
 
 
-def run(folder: Path, list_name: str, threads: int = 1, **changes: object) -> Stage:
-    """search and fetch as their programs run them, with outputs under `folder`."""
+def run(
+    folder: Path, list_name: str, threads: int = 1, out: Path | None = None, **changes: object
+) -> Stage:
+    """search and fetch as their programs run them, with outputs under `out`, by default `folder`."""
     fetch = Fetch(**{**SETTINGS, **changes})
-    search = Search(list=str(folder / list_name), columns={})
+    search = Search(local=str(folder / list_name), **SEARCH)
     task = TASK.model_copy(update={"threads": threads})
     settings = Params(task, {"search": search, "fetch": fetch}, {})
     for name, main in (("search", search_main.main), ("fetch", fetch_main.main)):
-        stage = Stage(name, settings, folder)
+        stage = Stage(name, settings, out or folder)
         main(stage)
         stage.publish()
     return stage
@@ -123,7 +126,11 @@ def test_every_candidate_ends_in_one_status(tmp_path: Path) -> None:
     assert rows[0]["sha256"] == hashlib.sha256(picture(1)).hexdigest()
     assert rows[0]["bytes"] == len(picture(1))
     assert (rows[3]["sha256"], rows[3]["bytes"], rows[3]["opt_out"]) == ("", 0, "noai")
-    assert {row["licence"] for row in rows} == {"CC0"}
+    assert {(row["licence"], row["provider"], row["robots"]) for row in rows} == {
+        ("CC0", "list", "")
+    }
+    held = {str(row["file"]) for row in rows if row["source"] == "embedded"}
+    assert held == {str(tmp_path / "web.parquet")}
     stored = pool(tmp_path)
     assert [row["id"] for row in stored] == [row["id"] for row in rows if row["status"] == "ok"]
     assert (stored[0]["query"], stored[0]["caption"], stored[0]["width"]) == ("cat", "a cat 0", 12)
@@ -138,7 +145,7 @@ def test_an_opt_out_reaches_every_copy(tmp_path: Path, monkeypatch: pytest.Monke
         raise AssertionError("an opted-out URL was requested")
 
     monkeypatch.setenv("WEBDISTILL_CONTACT", "me@example.org")
-    monkeypatch.setattr("stages.fetch.http.Client.get", never)
+    monkeypatch.setattr("webdistill.web.client.Client.get", never)
     for name in ("a.png", "copy.png"):
         (tmp_path / name).write_bytes(picture(1))
     cases: list[tuple[str, bytes | None, str, str]] = [
@@ -162,21 +169,17 @@ def test_an_opt_out_reaches_every_copy(tmp_path: Path, monkeypatch: pytest.Monke
     assert {(row["sha256"], row["bytes"]) for row in rows[:5]} == {("", 0)}
     stored = [str(row["id"]) for row in pool(tmp_path)]
     assert stored == ids[5:]
-    refused = {str(row["id"]) for row in rows if row["opt_out"]} - {""}
+    refused = {str(row["id"]): str(row["opt_out"]) for row in rows if row["opt_out"] and row["id"]}
     assert opt_out(stored, refused).drop.tolist() == [True, True, False]
 
 
 def test_same_bytes_whatever_the_processes(tmp_path: Path) -> None:
     digests = []
+    images = [picture(n % 40) for n in range(60)]
+    save_list(tmp_path, image=images, caption=[f"dog {n}" for n in range(60)])
     for threads in (1, 2):
         folder = tmp_path / str(threads)
-        folder.mkdir()
-        save_list(
-            folder,
-            image=[picture(n % 40) for n in range(60)],
-            caption=[f"dog {n}" for n in range(60)],
-        )
-        run(folder, "web.parquet", threads=threads)
+        run(tmp_path, "web.parquet", threads=threads, out=folder)
         outputs = sorted(p for p in (folder / "fetch").rglob("*") if p.is_file())
         digests.append([(p.name, sha256_file(p)) for p in outputs])
     assert digests[0] == digests[1]
@@ -187,9 +190,15 @@ def test_same_bytes_whatever_the_processes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("store_size", 8), ("max_pixels", 100), ("max_bytes", 1000), ("shard_size", 3)],
+    [
+        ("store_size", 8),
+        ("format", "jpeg"),
+        ("max_pixels", 100),
+        ("max_bytes", 1000),
+        ("shard_size", 3),
+    ],
 )
-def test_every_parameter_changes_an_output(tmp_path: Path, key: str, value: int) -> None:
+def test_every_parameter_changes_an_output(tmp_path: Path, key: str, value: object) -> None:
     found = []
     for name, changes in (("default", {}), ("changed", {key: value})):
         folder = tmp_path / name
@@ -218,26 +227,6 @@ def test_a_list_that_changed_after_search(tmp_path: Path) -> None:
         read_candidates(candidates, Path)
 
 
-def test_local_files_stay_in_the_lists_folder(tmp_path: Path) -> None:
-    inside, outside = tmp_path / "in", tmp_path / "out"
-    for folder in (inside, outside, inside / "deep"):
-        folder.mkdir()
-    (outside / "secret.png").write_bytes(picture(1))
-    (inside / "deep" / "a.png").write_bytes(picture(2))
-    (inside / "link.png").symlink_to(outside / "secret.png")
-    (inside / "door").symlink_to(outside)
-    (inside / "loop").symlink_to(inside / "loop")
-    os.mkfifo(inside / "pipe")
-    for name in ("../out/secret.png", "link.png", "door/secret.png", str(outside / "secret.png"), "/etc/hostname",
-                 "deep/../../out/secret.png"):  # fmt: skip
-        assert read_file(inside, name, 10_000).status == "outside_folder", name
-    for name in ("deep", "pipe", "nul\0.png", "loop", "x" * 5000, "deep/a.png/b", "."):
-        assert read_file(inside, name, 10_000).status == "not_found", name
-    for name in ("deep/a.png", "./deep/../deep/a.png", str(inside / "deep" / "a.png")):
-        assert read_file(inside, name, 10_000).data == picture(2)
-    assert read_file(inside, "deep/a.png", 10).status == "too_large"
-
-
 def test_a_changed_local_file_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "web.csv").write_text("url\na.png\nb.png\n")
     (tmp_path / "a.png").write_bytes(picture(1))
@@ -246,8 +235,9 @@ def test_a_changed_local_file_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(picture(2))
     stage = run(tmp_path, "web.csv")
     assert [row["status"] for row in ledger(tmp_path)] == ["ok", "ok"]
-    for folder in (stage.work / "chunks", stage.scratch()):
-        assert not list(folder.iterdir()), "nothing local is kept twice"
+    for folder in (stage.work, stage.scratch()):
+        assert Journal(folder / "journal").find(np.zeros(1, KEY)).tolist() == [-1]
+        assert (folder / "journal").read_bytes() == MAGIC, "nothing local is kept twice"
 
 
 def test_what_may_be_kept_and_how_long(tmp_path: Path) -> None:
@@ -255,39 +245,44 @@ def test_what_may_be_kept_and_how_long(tmp_path: Path) -> None:
     run(tmp_path, "web.parquet")
     candidates = read_candidates(tmp_path / "search" / "candidates.parquet", Path)
 
-    def kept(**changes: object) -> set[str]:
+    def left(**changes: object) -> int:
         local, downloads = tmp_path / "local", tmp_path / "downloads"
         crawl = Crawl(candidates, Fetch(**{**SETTINGS, **changes}), downloads, local, 1)
-        assert sum(crawl.run()) == 1
-        assert not list(downloads.iterdir()), "it would outlive a change of code"
-        return {path.name for path in local.iterdir()}
+        left = crawl.left
+        assert sum(crawl.run()) == left
+        assert (downloads / "journal").read_bytes() == MAGIC, "it would outlive a change of code"
+        crawl.close()
+        return left
 
-    assert len(kept()) == len(kept(timeout=6.0, retries=1, shard_size=11)) == 1
-    assert len(kept(store_size=8)) == 2
+    assert [left(), left(timeout=6.0, retries=1, shard_size=11, per_host=9, delay=1.0)] == [1, 0]
+    assert [left(store_size=8), left(format="jpeg"), left(max_bytes=10_000)] == [1, 1, 1]
+    assert left() == 0
 
 
 def test_few_bytes_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = judged = most = 0
 
-    def reading(_: object, row: int, max_bytes: int) -> Body:
+    def reading(_: object, one: Candidate, max_bytes: int) -> Body:
         nonlocal read, most
         read += 1
         most = max(most, read - judged)
         return Body("ok", b"x" * 100)
 
-    async def apply(_: object, jobs: list[Job]) -> list[Outcome]:
+    async def apply(_: object, bodies: list[bytes]) -> list[Verdict]:
         nonlocal judged
-        await asyncio.sleep(0)
-        judged += len(jobs)
-        return [Outcome("ok", "id", image=b"x") for _ in jobs]
+        await asyncio.sleep(0.001)
+        judged += len(bodies)
+        return [Verdict("ok", "00", image=b"x") for _ in bodies]
 
     save_list(tmp_path, image=[b"x"] * 600)
-    monkeypatch.setattr(EmbeddedImages, "read", reading)
-    monkeypatch.setattr(crawling.Workers, "apply", apply)
-    monkeypatch.setattr(crawling, "BATCH_BYTES", 500)
+    monkeypatch.setattr(LocalImages, "read", reading)
+    monkeypatch.setattr(judging.Workers, "apply", apply)
+    monkeypatch.setattr("stages.fetch.crawl.BATCH_BYTES", 500)
+    monkeypatch.setattr(judging, "BATCH_BYTES", 500)
+    monkeypatch.setattr(judging, "WAITING_BYTES", 2_000)
     run(tmp_path, "web.parquet")
     assert read == judged == 600
-    assert most <= 5 * (2 + 1), "two batches judged, one being read"
+    assert most <= 2 * 5 + 20 + 5 + 5, "two batches judged, some waiting, one handed over, one read"
 
 
 def test_out_of_memory_costs_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,74 +290,52 @@ def test_out_of_memory_costs_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
     monkeypatch.setattr(Image, "open", fail)
-    assert judge(Job(Body("ok", picture(1)), 10_000, 64)).status == "decoder_crash"
+    assert Gate(10_000, 64, "webp")(picture(1)).status == "decoder_crash"
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from stages.fetch.candidates import read_candidates
-from stages.fetch.crawl import Crawl
-from stages.fetch.params import Fetch
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    crawl = Crawl(read_candidates(folder / "search" / "candidates.parquet", Path),
-                  Fetch(**{settings}), folder / "kept", folder / "chunks", 1)
-    for _ in crawl.run():
-        pass
-"""
+def test_a_picture_beyond_the_memory_of_a_worker_costs_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.fetch.crawl.MEMORY_PER_PIXEL", 0)
+    monkeypatch.setattr("stages.fetch.crawl.MEMORY_BESIDE", 128 << 20)
+    huge = io.BytesIO()
+    Image.new("RGB", (7_000, 7_000)).save(huge, "PNG")
+    save_list(tmp_path, image=[picture(1), huge.getvalue(), picture(2)])
+    run(tmp_path, "web.parquet", max_pixels=64_000_000, max_bytes=1_000_000)
+    assert [row["status"] for row in ledger(tmp_path)] == ["ok", "decoder_crash", "ok"]
 
 
-def test_killed_and_run_again_equals_one_run(tmp_path: Path) -> None:
-    count = 3 * CHUNK
-    save_list(tmp_path, image=[picture(n, size=16) for n in range(count)])
-    settings = Params(TASK, {"search": Search(list=str(tmp_path / "web.parquet"), columns={})}, {})
-    stage = Stage("search", settings, tmp_path)
-    search_main.main(stage)
-    stage.publish()
-    script = tmp_path / "program.py"
-    script.write_text(PROGRAM.replace("{settings}", repr(SETTINGS)))
-    command = [sys.executable, str(script), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    chunks = tmp_path / "chunks"
-    with subprocess.Popen(command, env=environment) as process:
-        deadline = time.monotonic() + 60
-        while not list(chunks.glob("*.parquet")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    before = {p.name: p.stat().st_mtime_ns for p in chunks.glob("*.parquet")}
-    assert before
-    subprocess.run(command, env=environment, check=True)
-    resumed = {p.name: sha256_file(p) for p in chunks.glob("*.parquet")}
-    assert {name: (chunks / name).stat().st_mtime_ns for name in before} == before, (
-        "finished work is not redone"
+def test_failures_are_listed_by_cause_and_host(tmp_path: Path) -> None:
+    (tmp_path / "web.csv").write_text("url\na.png\nmissing.png\nb.png\n../c.png\n")
+    (tmp_path / "a.png").write_bytes(picture(1))
+    run(tmp_path, "web.csv")
+    assert (tmp_path / "fetch" / "failures.csv").read_text() == (
+        "cause,host,count\nnot_found,(local),2\noutside_folder,(local),1\n"
     )
-    candidates = read_candidates(tmp_path / "search" / "candidates.parquet", Path)
-    crawl = Crawl(candidates, Fetch(**SETTINGS), tmp_path / "kept", tmp_path / "once", 2)
-    assert sum(crawl.run()) == count
-    assert {p.name: sha256_file(p) for p in (tmp_path / "once").iterdir()} == resumed
-    assert len(resumed) == 3
 
 
-def test_a_damaged_chunk_is_made_again(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    outcomes = [
-        Outcome("ok", "id", 200, 3, "abc", "", b"xyz", 1, 2),
-        Outcome("timeout", detail="slow"),
-    ]
-    journal.save("key", outcomes)
-    assert journal.load("key") == outcomes
-    assert journal.load("other") is None
-    (tmp_path / "key.parquet").write_bytes(b"cut")
-    assert journal.load("key") is None
-    (tmp_path / "stray.part").write_bytes(b"")
-    journal.keep_only([])
-    assert not list(tmp_path.iterdir())
+def test_a_pool_of_jpegs(tmp_path: Path) -> None:
+    save_list(tmp_path, image=[picture(1, size=40), picture(2), picture(1, size=40)])
+    run(tmp_path, "web.parquet", format="jpeg")
+    assert [row["status"] for row in ledger(tmp_path)] == ["ok", "ok", "duplicate"]
+    for row in pool(tmp_path):
+        data = row["image"]["bytes"]  # type: ignore[index]
+        assert data[:3] == b"\xff\xd8\xff"
+        assert row["id"] == pixel_id(decode(data))
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("timeout", 0.0), ("retries", 11), ("max_pixels", 10**9), ("store_size", "64"), ("x", 1)],
+    [
+        ("timeout", 0.0),
+        ("retries", 11),
+        ("per_host", 0),
+        ("delay", -1.0),
+        ("format", "png"),
+        ("max_pixels", 10**9),
+        ("store_size", "64"),
+        ("x", 1),
+    ],
 )
 def test_params_have_bounds(key: str, value: object) -> None:
     with pytest.raises(ValidationError):

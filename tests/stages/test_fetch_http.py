@@ -1,473 +1,242 @@
-"""fetch over http, against a hostile server on 127.0.0.1 and addresses that must never be reached."""
+"""fetch over http: what the ledger says, what is asked again, and that no host holds up the others."""
 
 from __future__ import annotations
 
-import asyncio
-import gzip
-import socket
-import threading
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
 
-import aiohttp
+import pyarrow as pa
 import pytest
-from yarl import URL
 
-from stages.fetch.addresses import is_loopback, is_public, parse
-from stages.fetch.candidates import read_candidates
+import stages.fetch.__main__ as fetch_main
+from stages.fetch.candidates import COLUMNS, Candidates, read_candidates
 from stages.fetch.crawl import Crawl
-from stages.fetch.http import MAX_REDIRECTS, PER_HOST, Client, contact_address
-from stages.fetch.outcomes import Body, Outcome
+from stages.fetch.outcomes import STATUSES, Outcome
 from stages.fetch.params import Fetch
-from stages.search.candidates import find_candidates
+from stages.fetch.sources import LocalImages
 from webdistill.core.errors import UserError
-from webdistill.core.files import sha256_file, write_table
+from webdistill.core.files import read_json, read_table, write_table
+from webdistill.core.params import Params, Task
+from webdistill.core.stage import Stage
 
-CONTACT = "me@example.org"
-CAP = 50_000
-
-
-class Server(ThreadingHTTPServer):
-    """Counts connections and requests; knows each path's misbehaviour."""
-
-    daemon_threads = True
-
-    def __init__(self, image: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.image = image
-        self.connections = 0
-        self.requests: Counter[str] = Counter()
-        self.agents: set[str] = set()
-        self.busy = self.most_busy = 0
-        self.lock = threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def get_request(self) -> tuple[Any, Any]:
-        self.connections += 1
-        return super().get_request()
-
-    def handle_error(self, *_: object) -> None:
-        """Clients that hang up early are the point of these tests."""
+SERVER = Path(__file__).with_name("fetch_server.py")
+SETTINGS = {
+    "store_size": 64, "format": "webp", "max_pixels": 10_000, "max_bytes": 20_000, "timeout": 5.0, "retries": 0,
+    "per_host": 4, "delay": 0.0, "shard_size": 10,
+}  # fmt: skip
+TASK = Task(
+    seed=0,
+    threads=1,
+    classes=("cat", "dog"),
+    image_size=32,
+    teacher="",
+    test_images="",
+    test_labels="",
+)
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Server
+@dataclass
+class Server:
+    """The server's process as tests see it."""
 
-    def log_message(self, *_: object) -> None:
-        """Silence."""
+    port: int
+    log: Path
 
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
 
-    def do_GET(self) -> None:
-        server, path = self.server, self.path
-        with server.lock:
-            server.requests[path] += 1
-            server.agents.add(self.headers.get("User-Agent", ""))
-        self.behave(path.strip("/").split("/"), server)
-
-    def behave(self, words: list[str], server: Server) -> None:
-        match words:
-            case ["ok", *_]:
-                self.answer(200, server.image)
-            case ["status", code]:
-                self.answer(int(code))
-            case ["flaky", failures]:
-                failing = server.requests[self.path] <= int(failures)
-                self.answer(503 if failing else 200, server.image)
-            case ["sick"]:
-                time.sleep(1.5 if server.requests[self.path] > 1 else 0)
-                self.answer(503)
-            case ["hops", count]:
-                self.answer(302, Location=f"/hops/{int(count) - 1}" if int(count) else "/ok")
-            case ["to", *rest]:
-                self.answer(301, Location=unquote("/".join(rest)))
-            case ["nowhere"]:
-                self.answer(302)
-            case ["pause", seconds]:
-                with server.lock:
-                    server.busy += 1
-                    server.most_busy = max(server.most_busy, server.busy)
-                time.sleep(float(seconds))
-                with server.lock:  # before the answer, which lets the client go on
-                    server.busy -= 1
-                self.answer(200, server.image)
-            case ["drip"]:
-                self.send_response(200)
-                self.end_headers()
-                for byte in server.image:
-                    self.wfile.write(bytes([byte]))
-                    time.sleep(0.05)
-            case ["endless"]:
-                self.send_response(200)
-                self.end_headers()
-                while True:
-                    self.wfile.write(b"\0" * 65536)
-            case ["announced"]:
-                self.send_response(200)
-                self.send_header("Content-Length", str(10**12))
-                self.end_headers()
-            case ["bomb"]:
-                self.answer(200, gzip.compress(b"\0" * 30_000_000), Content_Encoding="gzip")
-            case ["packed"]:
-                self.answer(200, gzip.compress(server.image), Content_Encoding="gzip")
-            case ["cut"]:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(server.image) + 10))
-                self.end_headers()
-                self.wfile.write(server.image)
-            case ["noise"]:
-                self.wfile.write(b"\x00\x01\x02 not http at all\r\n\r\n")
-            case ["hang-up"]:
-                self.connection.close()
-            case _:
-                self.answer(404)
+    @property
+    def asked(self) -> Counter[str]:
+        """How often each `host path` was asked for."""
+        return Counter(self.log.read_text().splitlines())
 
 
 @pytest.fixture
-def image() -> bytes:
-    import io
-
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.new("RGB", (20, 10), "teal").save(out, "PNG")
-    return out.getvalue()
-
-
-@pytest.fixture
-def server(image: bytes) -> Iterator[Server]:
-    with Server(image) as server:
-        threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        ).start()
-        yield server
-        server.shutdown()
-
-
-@pytest.fixture
-def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("WEBDISTILL_ALLOW_LOOPBACK", "1")
+    monkeypatch.setenv("WEBDISTILL_CONTACT", "me@example.org")
+    log = tmp_path / "requests.log"
+    with subprocess.Popen(
+        [sys.executable, str(SERVER), str(log)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield Server(int(process.stdout.readline()), log)
+        process.stdin.close()
 
 
-def get(
-    *urls: str,
-    timeout: float = 2.0,
-    retries: int = 0,
-    patch: Callable[[Client], None] | None = None,
-) -> list[Body]:
-    async def body(client: Client, url: str) -> Body:
-        async with client.get(url) as found:
-            return found
-
-    async def main() -> list[Body]:
-        client = Client(CONTACT, timeout, retries, CAP)
-        if patch is not None:
-            patch(client)
-        await client.open()
-        try:
-            return list(await asyncio.gather(*(body(client, url) for url in urls)))
-        finally:
-            await client.close()
-
-    return asyncio.run(main())
+def candidates(urls: list[str], opt_outs: list[str] | None = None) -> pa.Table:
+    columns: dict[str, list[object]] = {name: [""] * len(urls) for name in COLUMNS}
+    columns |= {"url": [*urls], "source": ["http"] * len(urls), "row": [*range(len(urls))]}
+    columns |= {"licence": ["by"] * len(urls), "opt_out": [*(opt_outs or [""] * len(urls))]}
+    return pa.table(columns)
 
 
-def statuses(server: Server, *paths: str, **options: Any) -> list[tuple[str, int]]:
-    return [(b.status, b.http_status) for b in get(*(server.url + p for p in paths), **options)]
+def crawl(folder: Path, urls: list[str], **changes: object) -> Crawl:
+    given = Candidates(candidates(urls), {})
+    return Crawl(given, Fetch(**{**SETTINGS, **changes}), folder / "kept", folder / "scratch", 1)
 
 
-@pytest.mark.usefixtures("loopback")
-def test_answers_and_their_statuses(server: Server, image: bytes) -> None:
-    (body,) = get(server.url + "/ok")
-    assert body == Body("ok", image, 200)
-    assert get(server.url + "/packed")[0].data == image
-    assert statuses(
-        server, "/status/404", "/status/410", "/status/403", "/status/204", "/status/500", "/noise", "/hang-up", "/cut",
-    ) == [
-        ("not_found", 404), ("not_found", 410), ("http_error", 403), ("http_error", 204), ("http_error", 500),
-        ("connection_error", 0), ("connection_error", 0), ("connection_error", 0),
-    ]  # fmt: skip
-    agent = server.agents.pop()
-    assert agent.startswith("webdistill/")
-    assert CONTACT in agent
+def finish(work: Crawl) -> list[Outcome]:
+    left = work.left
+    assert sum(work.run()) == left
+    found = list(work.outcomes())
+    work.clean()
+    return found
 
 
-@pytest.mark.usefixtures("loopback")
-def test_nobody_listens() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        assert get(f"http://127.0.0.1:{taken.getsockname()[1]}/")[0].status == "connection_error"
-
-
-@pytest.mark.usefixtures("loopback")
-def test_body_cap_counts_decoded_bytes(server: Server) -> None:
-    started = time.monotonic()
-    assert statuses(server, "/endless", "/announced", "/bomb") == [("too_large", 200)] * 3
-    assert time.monotonic() - started < 2
-
-
-@pytest.mark.usefixtures("loopback")
-def test_one_deadline_for_everything(server: Server) -> None:
-    started = time.monotonic()
-    found = statuses(server, "/pause/3", "/drip", timeout=0.4, retries=5)
-    assert [status for status, _ in found] == ["timeout", "timeout"]
-    assert time.monotonic() - started < 1.5
-    with socket.socket() as silent:  # accepts and says nothing
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        (body,) = get(f"http://127.0.0.1:{silent.getsockname()[1]}/", timeout=0.3)
-        assert body.status == "timeout"
-
-
-@pytest.mark.usefixtures("loopback")
-def test_redirects(server: Server) -> None:
-    assert statuses(server, f"/hops/{MAX_REDIRECTS - 1}", f"/hops/{MAX_REDIRECTS}") == [
-        ("ok", 200),
-        ("bad_redirect", 0),
-    ]
-    assert server.requests["/ok"] == 1
-    inside = [
-        "http://10.0.0.1/", "http://169.254.169.254/latest", "http://[fd00::1]/", "http://[::ffff:10.0.0.1]/",
-        "http://100.100.100.200/", "//192.168.0.1/x",
-    ]  # fmt: skip
-    found = statuses(server, *(f"/to/{target}" for target in inside))
-    assert [status for status, _ in found] == ["not_public"] * len(inside)
-    wrong = [
-        "file:///etc/passwd",
-        "ftp://example.org/",
-        "data:image/png;base64,AAAA",
-        "javascript:1",
-    ]
-    assert statuses(server, "/nowhere", *(f"/to/{target}" for target in wrong)) == [
-        ("bad_redirect", 302),
-        *[("bad_redirect", 301)] * len(wrong),
-    ]
-
-
-def test_never_from_https_to_http() -> None:
-    asked: list[URL] = []
-
-    def patch(client: Client) -> None:
-        async def request(url: URL) -> Body | URL:
-            asked.append(url)
-            return URL("http://example.org/plain")
-
-        client._request = request  # type: ignore[method-assign]
-
-    (body,) = get("https://example.org/x", patch=patch)
-    assert body.status == "bad_redirect"
-    assert len(asked) == 1
-
-
-@pytest.mark.usefixtures("loopback")
-def test_only_what_may_pass_is_retried(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.fetch.http.FIRST_PAUSE", 0.01)
-    assert statuses(server, "/flaky/2", "/flaky/3", retries=2) == [("ok", 200), ("http_error", 503)]
-    assert (server.requests["/flaky/2"], server.requests["/flaky/3"]) == (3, 3)
-    statuses(server, "/status/404", "/status/403", "/status/429", "/noise", retries=2)
-    asked = [server.requests[p] for p in ("/status/404", "/status/403", "/status/429", "/noise")]
-    assert asked == [1, 1, 3, 3]
-
-
-@pytest.mark.usefixtures("loopback")
-def test_few_at_a_time_per_host(server: Server) -> None:
-    found = statuses(server, *["/pause/0.2"] * 24, timeout=0.6)
-    assert {status for status, _ in found} == {"ok"}, "waiting for a slot is no delay"
-    assert server.most_busy <= PER_HOST
-
-
-@pytest.mark.usefixtures("loopback")
-def test_a_slot_is_taken_until_the_body_is_done_with(server: Server) -> None:
-    async def main() -> None:
-        client = Client(CONTACT, 2.0, 0, CAP)
-        client._slots = asyncio.Semaphore(1)
-        await client.open()
-        async with client.get(server.url + "/ok/1") as body:
-            assert body.status == "ok"
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.2), client.get(server.url + "/ok/2"):
-                    raise AssertionError("two bodies at once")
-        await client.close()
-
-    asyncio.run(main())
-    assert server.requests["/ok/2"] == 0
-
-
-@pytest.mark.usefixtures("loopback")
-def test_the_last_cause_is_told(server: Server) -> None:
-    assert statuses(server, "/sick", timeout=1.0, retries=1) == [("http_error", 503)]
-    assert server.requests["/sick"] == 2
-
-
-def test_slow_names_do_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    together = threading.Barrier(40)
-
-    def look_up(*_: object, **__: object) -> None:
-        together.wait(5)
-        raise socket.gaierror
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    found = get(*(f"http://{n}.example.org/" for n in range(40)), timeout=10.0)
-    assert {body.status for body in found} == {"dns_error"}
-    assert not together.broken
-
-
-SPELLINGS = [
-    "127.0.0.1", "127.1", "127.0.1", "127.255.255.254", "0", "0.0.0.0", "2130706433", "0x7f000001", "0x7f.1",
-    "0x7f.0x0.0x0.0x1", "017700000001", "0177.0.0.1", "127.0.0.01", "localhost", "LOCALHOST", "localhost.",
-    "127.0.0.1.", "[::1]", "[::]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]",
-    "[64:ff9b::7f00:1]", "[64:ff9b::127.0.0.1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2002:7f00:1::1]",
-    "[2001:0:7f00:1::]", "[2001:0:4136:e378:8000:63bf:80ff:fffe]", "[fe80::1]", "[fe80::1%25lo]", "[fec0::1]",
-    "[fd00::1]", "[fc00::1]", "[ff02::1]", "[2001:db8::1]", "[100::1]", "[3fff::1]", "[5f00::1]", "10.0.0.1",
-    "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254", "100.64.0.1", "100.100.100.200",
-    "192.0.0.192", "192.0.0.9", "192.0.2.1", "192.88.99.1", "198.18.0.1", "198.51.100.1", "203.0.113.1",
-    "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255", "127。0。0。1", "127．0．0．1", "①②⑦.⓪.⓪.①",
-    "%31%32%37.0.0.1", "127.0.0.1%00.example.org", "me:pw@127.0.0.1", "example.org@127.0.0.1", "[::1", "", "..",
-]  # fmt: skip
-NONSENSE = [
-    "file:///etc/hostname", "ftp://127.0.0.1/", "data:image/png;base64,iVBORw0KGgo=", "gopher://127.0.0.1/", "http:",
-    "http://", "http:///x", "//127.0.0.1/", "http://127.0.0.1\r\nHost: x/", "http://127.0.0.1/\x00",
-    "http:\\\\127.0.0.1\\", "http://127.0.0.1:99999/", "http://127.0.0.1:-1/", "javascript:alert(1)",
-    "unix:///run/x.sock", "\x7f", "http://a b/",
-]  # fmt: skip
-
-
-def test_no_spelling_reaches_a_private_address(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("WEBDISTILL_ALLOW_LOOPBACK", raising=False)
-    urls = [f"http://{host}:{server.server_port}/ok" for host in SPELLINGS]
-    found = get(
-        *urls,
-        *(text.replace("127.0.0.1/", f"127.0.0.1:{server.server_port}/") for text in NONSENSE),
-    )
-    refused = {"not_public", "bad_url", "dns_error"}
-    wrong = {
-        u: b.status
-        for u, b in zip([*urls, *NONSENSE], found, strict=True)
-        if b.status not in refused
-    }
-    assert not wrong
-    assert server.connections == 0
-    assert len(SPELLINGS) >= 60
-
-
-@pytest.mark.usefixtures("loopback")
-def test_the_allowance_is_for_loopback_only() -> None:
-    hosts = [
-        "10.0.0.1",
-        "169.254.169.254",
-        "[fd00::1]",
-        "[::ffff:127.0.0.1]",
-        "0.0.0.0",
-        "[64:ff9b::7f00:1]",
-    ]
-    assert {b.status for b in get(*(f"http://{host}/" for host in hosts))} == {"not_public"}
-
-
-def test_a_name_that_resolves_to_a_private_address(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("WEBDISTILL_ALLOW_LOOPBACK", raising=False)
-    asked: list[str] = []
-
-    async def resolve(_: object, host: str, port: int = 0, family: int = 0) -> list[dict[str, Any]]:
-        asked.append(host)
-        both = ["127.0.0.1", "::1"] if host.startswith("two") else ["127.0.0.1"]
-        return [
-            {"hostname": host, "host": h, "port": port, "family": family, "proto": 0, "flags": 0}
-            for h in both
-        ]
-
-    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
-    urls = [f"http://{name}.example.org:{server.server_port}/ok" for name in ("rebind", "two")]
-    assert [body.status for body in get(*urls)] == ["not_public", "not_public"]
-    assert sorted(asked) == ["rebind.example.org", "two.example.org"], "each name is resolved once"
-    assert server.connections == 0
-
-
-def test_public_addresses_pass() -> None:
-    for text in (
-        "8.8.8.8",
-        "93.184.216.34",
-        "2606:4700::1111",
-        "::ffff:8.8.8.8",
-        "64:ff9b::808:808",
-        "2002:808:808::1",
-    ):
-        assert is_public(ip_address(text)), text
-    assert parse("2130706433") is None
-    assert parse("127.1") is None
-    assert parse("fe80::1%lo") is None
-    assert is_loopback(ip_address("127.0.0.2"))
-    assert not is_loopback(ip_address("::ffff:127.0.0.1"))
-
-
-@pytest.mark.parametrize(
-    "contact", ["me@example.org", "https://example.org/bot", "mailto:me@example.org"]
-)
-def test_a_contact_that_will_do(contact: str) -> None:
-    assert contact_address({"WEBDISTILL_CONTACT": f" {contact} "}) == contact
-
-
-@pytest.mark.parametrize(
-    "contact", ["", "me", "me@example.org\r\nX: y", "a b@c", "(me@example.org)"]
-)
-def test_a_contact_that_will_not(contact: str) -> None:
-    with pytest.raises(UserError, match="WEBDISTILL_CONTACT"):
-        contact_address({"WEBDISTILL_CONTACT": contact})
-
-
-def crawl(folder: Path, urls: list[str]) -> Crawl:
-    path = folder / "web.csv"
-    path.write_text("\n".join(["url", *urls]))
-    header = {"list": str(path), "list_sha256": sha256_file(path)}
-    write_table(find_candidates(path, {}, ("cat",)).table, folder / "candidates.parquet", header)
-    params = Fetch(
-        store_size=64, max_pixels=10**6, max_bytes=CAP, timeout=5.0, retries=0, shard_size=10
-    )
-    candidates = read_candidates(folder / "candidates.parquet", Path)
-    return Crawl(candidates, params, folder / "chunks", folder / "local", 1)
-
-
-@pytest.mark.usefixtures("loopback")
-def test_a_later_run_asks_only_for_what_may_have_passed(
+def test_what_the_ledger_says_of_answers(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WEBDISTILL_CONTACT", CONTACT)
-    monkeypatch.setattr("stages.fetch.crawl.CHUNK", 3)
-    paths = ["/ok/1", "/status/404", "/flaky/1", "/ok/2", "/ok/3", "/status/403", "/status/500"]
-    urls = [server.url + path for path in paths]
+    monkeypatch.chdir(tmp_path)
+    cases = [  # URL, opt_out of the list, status, robots
+        (server.url("/ok/1"), "", "ok", "allowed"),
+        (server.url("/ok/2"), "noai", "opted_out", ""),
+        (server.url("/noai/3"), "", "opted_out", "allowed"),
+        (server.url("/ok/4", "127.0.0.2"), "", "robots", "disallowed"),
+        (server.url("/ok/5", "127.0.0.3"), "", "robots", "unreachable"),
+        (server.url("/status/404"), "", "not_found", "allowed"),
+        (server.url("/status/403"), "", "http_error", "allowed"),
+        (server.url("/status/429"), "", "rate_limited", "allowed"),
+        (server.url("/junk/6"), "", "not_an_image", "allowed"),
+        (server.url("/ok/1/again"), "", "duplicate", "allowed"),
+        ("http://10.0.0.1/x", "", "not_public", "unreachable"),
+        ("http:///x", "", "bad_url", ""),
+    ]
+    made = tmp_path / "out" / "search" / "candidates.parquet"
+    made.parent.mkdir(parents=True)
+    write_table(candidates([c[0] for c in cases], [c[1] for c in cases]), made)
+    stage = Stage("fetch", Params(TASK, {"fetch": Fetch(**SETTINGS)}, {}), tmp_path / "out")
+    fetch_main.main(stage)
+    stage.publish()
+    rows = read_table(stage.data / "ledger.parquet").to_pylist()
+    found = [(row["url"], row["status"], row["robots"]) for row in rows]
+    assert found == [(url, status, robots) for url, _, status, robots in cases]
+    assert [row["opt_out"] for row in rows[:4]] == ["", "noai", "X-Robots-Tag: noai", ""]
+    codes = [row["http_status"] for row in rows]
+    assert codes == [200, 0, 200, 0, 500, 404, 403, 429, 200, 200, 0, 0]
+    assert {row["licence"] for row in rows} == {"by"}
+    metrics = read_json(stage.data / "metrics.json")
+    assert sum(metrics[status] for status in STATUSES) == metrics["candidates"] == len(cases)
+    assert (stage.data / "failures.csv").read_text().splitlines()[:3] == [
+        "cause,host,count",
+        "opted_out,127.0.0.1,2",
+        "bad_url,(none),1",
+    ]
+    asked = server.asked
+    assert not [line for line in asked if line.endswith(("/ok/2", "/ok/4", "/ok/5"))]
+    assert {asked[f"{host} /robots.txt"] for host in ("127.0.0.1", "127.0.0.2")} == {1}
 
-    def finish() -> list[Outcome]:
-        work = crawl(tmp_path, urls)
-        assert sum(work.run()) == len(urls)
-        found = list(work.outcomes())
-        work.clean()
-        return found
 
-    first = finish()
-    expected = ["ok", "not_found", "http_error", "ok", "ok", "http_error", "http_error"]
+def test_a_later_run_asks_only_for_what_may_have_passed(server: Server, tmp_path: Path) -> None:
+    paths = ["/ok/1", "/status/404", "/flaky/1", "/ok/2", "/status/403", "/status/500", "/noai/3"]
+    urls = [server.url(path) for path in paths]
+    expected = ["ok", "not_found", "http_error", "ok", "http_error", "http_error", "opted_out"]
+    first = finish(crawl(tmp_path, urls))
     assert [outcome.status for outcome in first] == expected
     assert all(outcome.image for outcome in first if outcome.status == "ok")
-    second = finish()
+    second = finish(crawl(tmp_path, urls))
     assert [outcome.status for outcome in second] == [*expected[:2], "ok", *expected[3:]]
-    assert [server.requests[path] for path in paths] == [1, 1, 2, 1, 1, 1, 2]
+    asked = server.asked
+    assert [asked[f"127.0.0.1 {path}"] for path in paths] == [1, 1, 2, 1, 1, 2, 1]
 
 
-def test_http_candidates_need_a_contact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WEBDISTILL_CONTACT", raising=False)
+def test_other_candidates_are_asked_for_and_known_ones_moved(
+    server: Server, tmp_path: Path
+) -> None:
+    urls = [server.url(f"/ok/{n}") for n in range(6)]
+    before = finish(crawl(tmp_path, urls[:4]))
+    after = finish(crawl(tmp_path, [urls[5], *reversed(urls[:3])]))
+    assert after[1:] == before[2::-1]
+    assert finish(crawl(tmp_path, urls))[:3] == before[:3]
+    asked = server.asked
+    assert [asked[f"127.0.0.1 /ok/{n}"] for n in range(6)] == [1, 1, 1, 2, 1, 1], (
+        "what a run has no use for is not kept"
+    )
+
+
+def test_what_its_owner_refuses_later_is_forgotten(server: Server, tmp_path: Path) -> None:
+    urls = [server.url(f"/ok/{n}") for n in range(2)]
+    finish(crawl(tmp_path, urls))
+    refused = Candidates(candidates(urls, ["", "noai"]), {})
+    work = Crawl(refused, Fetch(**SETTINGS), tmp_path / "kept", tmp_path / "scratch", 1)
+    image = next(iter(work.outcomes())).image
+    found = finish(work)
+    assert (found[0].image, found[1]) == (image, Outcome("opted_out"))
+    assert sum(server.asked.values()) == 3, "robots.txt and once each"
+    assert finish(crawl(tmp_path, urls))[1].status == "ok"
+    assert server.asked["127.0.0.1 /ok/1"] == 2, "its picture was not kept"
+
+
+def test_a_host_that_hangs_does_not_hold_up_the_others(server: Server, tmp_path: Path) -> None:
+    hanging = [server.url(f"/hang/{n}", "127.0.0.4") for n in range(500)]
+    good = [server.url(f"/ok/{n}") for n in range(100)]
+    work = crawl(tmp_path, [*hanging, *good], timeout=60.0, per_host=3)
+    done = 0
+    started = time.monotonic()
+    for news in work.run():
+        done += news
+        if done == len(good):
+            break
+    assert time.monotonic() - started < 30
+    asked = server.asked
+    assert sum(asked[f"127.0.0.4 /hang/{n}"] for n in range(500)) == 3
+    work.close()
+    again = crawl(tmp_path, good)
+    assert again.left == 0, "a crawl that was broken off has lost nothing"
+    again.close()
+
+
+@pytest.mark.parametrize(("processes", "per_host"), [(1, 1), (2, 64)])
+def test_results_come_in_the_candidates_order(
+    server: Server, tmp_path: Path, processes: int, per_host: int
+) -> None:
+    hosts = ("127.0.0.1", "127.0.0.4")
+    urls = [server.url(f"/ok/{n % 50}/{n}", hosts[n % 2]) for n in range(200)]
+    given = Candidates(candidates(urls), {})
+    params = Fetch(**{**SETTINGS, "per_host": per_host})
+    work = Crawl(given, params, tmp_path / "kept", tmp_path / "scratch", processes)
+    ids = [outcome.id for outcome in finish(work)]
+    assert len(set(ids)) == 50
+    assert ids == ids[:50] * 4
+
+
+def test_a_contact_is_needed_only_for_requests(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = [server.url("/ok/1")]
+    monkeypatch.delenv("WEBDISTILL_CONTACT")
     with pytest.raises(UserError, match="WEBDISTILL_CONTACT"):
-        crawl(tmp_path, ["http://example.org/a.jpg"])
-    crawl(tmp_path, ["local.jpg"])
+        crawl(tmp_path, urls)
+    refused = Candidates(candidates(urls, ["noai"]), {})
+    work = Crawl(refused, Fetch(**SETTINGS), tmp_path / "a", tmp_path / "b", 1)
+    assert [outcome.status for outcome in finish(work)] == ["opted_out"]
+
+
+def test_what_stops_the_crawl_is_said_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("the list is damaged")
+
+    monkeypatch.setattr(LocalImages, "read", fail)
+    monkeypatch.setattr(LocalImages, "mark", lambda *_: ())
+    rows = candidates(["a.png", "b.png"]).to_pydict() | {"source": ["file", "file"]}
+    given = Candidates(pa.table(rows), {})
+    work = Crawl(given, Fetch(**SETTINGS), tmp_path / "kept", tmp_path / "scratch", 1)
+    with pytest.raises(UserError, match="the list is damaged"):
+        list(work.run())
+
+
+def test_candidates_of_another_version_are_refused(tmp_path: Path) -> None:
+    write_table(pa.table({"url": ["http://a.example/"]}), tmp_path / "candidates.parquet")
+    with pytest.raises(UserError, match="has no column"):
+        read_candidates(tmp_path / "candidates.parquet", Path)

@@ -19,8 +19,9 @@ def progress(
     unit: str,
     label: str,
     size: Callable[[T], int] | None = None,
+    note: Callable[[], str] = str,
 ) -> Iterator[T]:
-    """Yield items; each counts as `size(item)` units (default 1)."""
+    """Yield items; each counts as `size(item)` units (default 1). `note`: what else there is to say on the line."""
     terminal = sys.stderr.isatty()
     begun = shown = time.monotonic()
     done = 0
@@ -30,18 +31,21 @@ def progress(
         now = time.monotonic()
         if now - shown >= (0.1 if terminal else LINE_EVERY):
             shown = now
-            _show(label, done, total, unit, now - begun, terminal)
+            _show(label, done, total, unit, now - begun, terminal, note())
     if terminal:
-        _show(label, done, total, unit, time.monotonic() - begun, terminal)
+        _show(label, done, total, unit, time.monotonic() - begun, terminal, note())
         sys.stderr.write("\n")
 
 
-def _show(label: str, done: int, total: int, unit: str, seconds: float, terminal: bool) -> None:
+def _show(
+    label: str, done: int, total: int, unit: str, seconds: float, terminal: bool, note: str
+) -> None:
     rate = done / max(seconds, 1e-9)
     left = max(total - done, 0) / max(rate, 1e-9)
     filled = min(WIDTH, WIDTH * done // max(total, 1))
     bar = f"[{'=' * filled}{' ' * (WIDTH - filled)}] " if terminal else ""
     text = f"{label}: {bar}{done:,}/{total:,} {unit}, {rate:,.1f} {unit}/s, {_clock(left)} left"
+    text += f"; {note}" if note else ""
     sys.stderr.write(f"\r{text}\x1b[K" if terminal else f"{text}\n")
     sys.stderr.flush()
 

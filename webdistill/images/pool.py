@@ -179,8 +179,12 @@ def _table(rows: Sequence[PoolRow]) -> pa.Table:
     columns = {
         name: [getattr(row, name) for row in rows] for name in SCHEMA.names if name != "image"
     }
-    images = [{"bytes": row.image, "path": f"{row.id}.webp"} for row in rows]
+    images = [{"bytes": row.image, "path": _file_name(row)} for row in rows]
     return pa.table({**columns, "image": images}, schema=SCHEMA)
+
+
+def _file_name(row: PoolRow) -> str:
+    return f"{row.id}.{'webp' if row.image.startswith(b'RIFF') else 'jpg'}"
 
 
 def _features() -> dict[str, str]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -28,7 +31,8 @@ class Workers(Generic[Item, Result]):
     """`count` processes that apply `function` (importable by name) to items; a context manager.
 
     `crashed(item)` stands in for the result of an item that took its process down; without it that is an error,
-    and no item is stopped for the time it takes.
+    and no item is stopped for the time it takes. `memory`: bytes that a process may allocate (Linux; 0 = no limit);
+    `function` gets a MemoryError for what is beyond, or its process crashes.
     """
 
     def __init__(
@@ -36,10 +40,12 @@ class Workers(Generic[Item, Result]):
         count: int,
         function: Callable[[Item], Result],
         crashed: Callable[[Item], Result] | None = None,
+        memory: int = 0,
     ) -> None:
         self._count = count
         self._function = function
         self._crashed = crashed
+        self._memory = memory
         self._seconds = CPU_SECONDS if crashed else 0.0  # trusted input may take its time
         self._executor: ProcessPoolExecutor | None = None
         self._alone = asyncio.Lock()
@@ -82,7 +88,7 @@ class Workers(Generic[Item, Result]):
         self, items: Sequence[Item], crashed: Callable[[Item], Result]
     ) -> list[Result]:
         results: list[Result] = []
-        executor = _executor(1)
+        executor = _executor(1, self._memory)
         for item in items:
             try:
                 results += await asyncio.wrap_future(
@@ -90,14 +96,14 @@ class Workers(Generic[Item, Result]):
                 )
             except BrokenProcessPool:
                 executor.shutdown()
-                executor = _executor(1)
+                executor = _executor(1, self._memory)
                 results.append(crashed(item))
         executor.shutdown()
         return results
 
     def _running(self) -> ProcessPoolExecutor:
         if self._executor is None:
-            self._executor = _executor(self._count)
+            self._executor = _executor(self._count, self._memory)
         return self._executor
 
     def _forget(self, executor: ProcessPoolExecutor) -> None:
@@ -106,20 +112,31 @@ class Workers(Generic[Item, Result]):
         executor.shutdown(wait=False)
 
 
-def _executor(count: int) -> ProcessPoolExecutor:
+def _executor(count: int, memory: int) -> ProcessPoolExecutor:
     # Not fork: the caller may hold torch, Arrow or event-loop threads, which do not survive one.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["webdistill.images.gate"])
-    return ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(memory,))
 
 
-def _begin() -> None:
+def _begin(memory: int) -> None:
     """Leave when the parent is gone (even by kill -9), and let the parent alone answer Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_leave_after, args=(parent.sentinel,), daemon=True).start()
+    if memory and sys.platform == "linux":
+        _cap_memory(memory)
+
+
+def _cap_memory(more: int) -> None:
+    """Let the address space grow by so many bytes from here."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + more
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def _leave_after(sentinel: int) -> None:
