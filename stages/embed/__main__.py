@@ -22,6 +22,7 @@ def main(stage: Stage) -> None:
         stage.input(str(path))
     model = clip.load(settings.model, settings.pretrained, precision=settings.precision)
     texts = scoring.class_embeddings(model, task.classes, settings.templates)
+    unsafe = scoring.unsafe_texts(model, settings.unsafe_texts, texts)
 
     scratch = stage.scratch()
     made, tables = {}, []
@@ -31,16 +32,22 @@ def main(stage: Stage) -> None:
         if old:
             stage.log(f"{shard.name}: {labels.num_rows:,} embeddings kept from an earlier run")
         made[shard.name] = path
-        tables.append(
-            scoring.score_shard(labels, embedding.read_embeddings(path), texts, task.classes)
-        )
+        vectors = embedding.read_embeddings(path)
+        tables.append(scoring.score_shard(labels, vectors, texts, task.classes, unsafe))
 
     with stage.output("embeddings") as folder:
         folder.mkdir()
         for name, path in made.items():
             shutil.copyfile(path, folder / name)
     scores = pa.concat_tables(tables) if tables else scoring.EMPTY
-    header = {"classes": json.dumps(task.classes), "templates": json.dumps(settings.templates)}
+    header = {
+        name: json.dumps(value)
+        for name, value in (
+            ("classes", task.classes),
+            ("templates", settings.templates),
+            ("unsafe_texts", settings.unsafe_texts),
+        )
+    }
     with stage.output("scores.parquet") as path:
         files.write_table(scores, path, {**model.header, **header})
     for stale in set(scratch.iterdir()) - set(made.values()):

@@ -39,6 +39,13 @@ class Embed(Section):
         ),
     ]
 
+    unsafe_texts: Annotated[
+        tuple[str, ...],
+        Field(
+            description="captions of images that filter.max_unsafe shall drop; none = not compared"
+        ),
+    ]
+
     @field_validator("templates")
     @classmethod
     def _one_gap(cls, templates: tuple[str, ...]) -> tuple[str, ...]:

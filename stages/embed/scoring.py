@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from webdistill.models.clip import ClipModel
 
 Doubles = NDArray[np.float64]
+# What an image may be beside the classes: else all that is none of them would count as unsafe.
+NEUTRAL = ("a photo", "a photo of a person", "a drawing", "a screenshot with text", "a landscape")
 EMPTY = pa.schema(
     [
         ("id", pa.string()),
@@ -20,6 +22,7 @@ EMPTY = pa.schema(
         ("clip_class", pa.int32()),
         ("score", pa.float32()),
         ("margin", pa.float32()),
+        ("unsafe", pa.float32()),
     ]
 ).empty_table()
 
@@ -47,6 +50,35 @@ def class_embeddings(model: ClipModel, classes: Sequence[str], templates: Sequen
     return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
 
 
+@dataclass(frozen=True)
+class Unsafe:
+    """Unit vectors of unsafe texts [U, d] and of harmless ones [H, d]; the scale of the model's own softmax."""
+
+    unsafe: Doubles
+    harmless: Doubles
+    scale: float
+
+    def probability(self, images: Doubles) -> NDArray[np.float32]:
+        """[N, d] -> softmax over all texts of scale * cosine, summed over the unsafe ones [N].
+
+        What CLIP takes an image for, given these texts only: it overlooks much and suspects the innocent.
+        """
+        logits = self.scale * images @ np.concatenate([self.unsafe, self.harmless]).T
+        weight = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        share = weight[:, : len(self.unsafe)].sum(axis=1) / weight.sum(axis=1)
+        return np.asarray(share.astype(np.float32))
+
+
+def unsafe_texts(model: ClipModel, texts: Sequence[str], classes: Doubles) -> Unsafe | None:
+    """The texts' embeddings beside those of the classes [K, d] and of NEUTRAL; None without texts."""
+    if not texts:
+        return None
+    vectors = model.encode_texts([*texts, *NEUTRAL]).numpy().astype(np.float64)
+    harmless = np.concatenate([vectors[len(texts) :], classes])
+    scale = float(model.net.get_parameter("logit_scale").exp())
+    return Unsafe(vectors[: len(texts)], harmless, scale)
+
+
 def query_classes(queries: Sequence[str], classes: Sequence[str]) -> NDArray[np.int32]:
     """Index of the class that each query names, whatever the case; -1 where none."""
     number = {name.casefold().strip(): i for i, name in enumerate(classes)}
@@ -72,9 +104,16 @@ def score(images: Doubles, texts: Doubles, query_class: NDArray[np.int32]) -> Sc
 
 
 def score_shard(
-    labels: pa.Table, images: Doubles, texts: Doubles, classes: Sequence[str]
+    labels: pa.Table,
+    images: Doubles,
+    texts: Doubles,
+    classes: Sequence[str],
+    unsafe: Unsafe | None = None,
 ) -> pa.Table:
-    """Columns id and query of a shard, its embeddings [N, d], texts [K, d] -> a table like EMPTY."""
+    """Columns id and query of a shard, its embeddings [N, d], texts [K, d] -> a table like EMPTY.
+
+    Column `unsafe` is null where no texts are given.
+    """
     scores = score(images, texts, query_classes(labels["query"].to_pylist(), classes))
     return pa.table(
         {
@@ -84,6 +123,9 @@ def score_shard(
             "clip_class": scores.clip_class,
             "score": scores.score,
             "margin": scores.margin,
+            "unsafe": pa.nulls(len(images), pa.float32())
+            if unsafe is None
+            else unsafe.probability(images),
         },
         schema=EMPTY.schema,
     )

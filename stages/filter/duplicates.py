@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stages.filter.rules import Mask, Verdict, leak
-from webdistill.images.hashes import Pairs, find_pairs
-
-Bytes = NDArray[np.uint8]
+from stages.filter.rules import Doubles, Verdict, leak
+from stages.filter.thumbnails import Subset, Thumbnails
+from webdistill.images.copies import Pairs, find_pairs, groups
+from webdistill.images.hashes import Bytes, Rows
 
 
 def leaks(
-    thumbnails: Bytes, test: Bytes, test_ids: Sequence[str], threshold: float, threads: int
+    thumbnails: Thumbnails, test: Bytes, test_ids: Sequence[str], threshold: float, threads: int
 ) -> Verdict:
     """Each image's most similar test image; value 0 where none comes near the threshold."""
     pairs = find_pairs(thumbnails, test, threshold, threads=threads)
@@ -28,46 +27,41 @@ def leaks(
 
 
 def duplicates(
-    thumbnails: Bytes,
+    thumbnails: Thumbnails,
     ids: Sequence[str],
-    scores: NDArray[np.float64],
-    alive: Mask,
+    scores: Doubles,
+    rows: Rows,
     threshold: float,
     threads: int,
+    also: tuple[Rows, Rows] | None = None,
 ) -> Verdict:
-    """Among the images still alive, every group of near-duplicates keeps its best-scored member."""
-    rows = np.flatnonzero(alive)
-    pairs = find_pairs(thumbnails[rows], None, threshold, threads=threads)
+    """Among the images `rows`, ascending, every group of near-duplicates keeps its best-scored member.
+
+    `also`: pairs of rows that are compared whatever their descriptors say.
+    """
+    inner = (
+        None if also is None else (np.searchsorted(rows, also[0]), np.searchsorted(rows, also[1]))
+    )
+    pairs = find_pairs(Subset(thumbnails, rows), None, threshold, also=inner, threads=threads)
     pairs = Pairs(rows[pairs.query], rows[pairs.reference], pairs.similarity)
     return keep_one(pairs, ids, scores, threshold)
 
 
-def keep_one(
-    pairs: Pairs, ids: Sequence[str], scores: NDArray[np.float64], threshold: float
-) -> Verdict:
+def keep_one(pairs: Pairs, ids: Sequence[str], scores: Doubles, threshold: float) -> Verdict:
     """Groups are chains of pairs (a like b, b like c: one group). The best score stays, on a tie the smallest id.
 
     `value` of a dropped image is its similarity to its most similar group member, `other` the image that stayed.
     """
-    parent = np.arange(len(ids))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
     value = np.zeros(len(ids))
-    for a, b, similarity in zip(pairs.query, pairs.reference, pairs.similarity, strict=True):
-        parent[root(int(b))] = root(int(a))
-        value[a], value[b] = max(value[a], similarity), max(value[b], similarity)
-    members: dict[int, list[int]] = {}
-    for i in np.unique(np.concatenate([pairs.query, pairs.reference])):
-        members.setdefault(root(int(i)), []).append(int(i))
-    drop, other = np.zeros(len(ids), bool), [""] * len(ids)
-    for group in members.values():
-        stays = min(group, key=lambda i: (-scores[i], ids[i]))
-        for i in group:
-            if i != stays:
-                drop[i], other[i] = True, ids[stays]
+    for side in (pairs.query, pairs.reference):
+        np.maximum.at(value, side, pairs.similarity)
+    group = groups(pairs, len(ids))
+    members = np.unique(np.concatenate([pairs.query, pairs.reference])).tolist()
+    members.sort(key=lambda row: (group[row], -scores[row], ids[row]))
+    drop, other, stays = np.zeros(len(ids), bool), [""] * len(ids), -1
+    for row in members:
+        if stays >= 0 and group[row] == group[stays]:
+            drop[row], other[row] = True, ids[stays]
+        else:
+            stays = row
     return Verdict("duplicate", drop, value, threshold, other)

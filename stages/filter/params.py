@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from stages.filter.licences import licence_code
 from webdistill.core.params import Section
 
 # Similarities below these would catch pictures that merely share a layout.
@@ -15,6 +16,25 @@ Similarity = Annotated[float, Field(ge=0.7, le=1.01)]
 class Filter(Section):
     """Section `filter:` of params.yaml."""
 
+    leak_similarity: Annotated[
+        Similarity,
+        Field(description="from here on an image counts as a copy of a test image (1.01 = never)"),
+    ]
+    licences: Annotated[
+        tuple[str, ...],
+        Field(description="allowed ones in any spelling (cc0, pdm, by, by-sa); none named = all"),
+    ]
+    unknown_licence: Annotated[
+        Literal["keep", "drop"], Field(description="images whose source states no licence")
+    ]
+    max_unsafe: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="probability that an image is one of embed.unsafe_texts; above it is dropped (1 = never)",
+        ),
+    ]
     min_side: Annotated[
         int, Field(ge=1, description="shorter side, px; smaller images are dropped")
     ]
@@ -30,9 +50,13 @@ class Filter(Section):
             description="standard deviation of the luminance, grey levels; below it is blank",
         ),
     ]
-    leak_similarity: Annotated[
-        Similarity,
-        Field(description="from here on an image counts as a copy of a test image (1.01 = never)"),
+    min_entropy: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=8,
+            description="entropy of the luminance's histogram, bits; below it there is little in it (0 = never)",
+        ),
     ]
     min_score: Annotated[
         float,
@@ -56,3 +80,25 @@ class Filter(Section):
             description="from here on two images count as one, the better scored stays (1.01 = never)"
         ),
     ]
+    embedding_neighbours: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="nearest images by CLIP that each is compared with too; finds copies cut off at a corner",
+        ),
+    ]
+    per_class: Annotated[
+        int | None,
+        Field(ge=1, description="most images of one class keyword, best scored first; null = all"),
+    ]
+
+    @field_validator("licences")
+    @classmethod
+    def _stated(cls, licences: tuple[str, ...]) -> tuple[str, ...]:
+        for name in licences:
+            if not licence_code(name):
+                raise ValueError(
+                    f"licences names {name!r}, which is no licence; see unknown_licence"
+                )
+        return licences

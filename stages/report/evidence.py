@@ -16,7 +16,7 @@ from stages.report.pictures import Album
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table
 
-HIDDEN = ("opt_out", "takedown")  # images dropped for these reasons are shown to nobody
+HIDDEN = ("opt_out", "takedown", "unsafe")  # images dropped for these reasons are shown to nobody
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,16 @@ _REASONS = {
     "opt_out": "owner opted out",
     "takedown": "listed in takedown.txt",
     "leak": "near-duplicate of a test image",
+    "licence": "licence not allowed",
+    "unsafe": "looks unsafe to CLIP",
     "low_score": "CLIP score too low",
     "low_margin": "CLIP margin too small",
     "too_small": "too small",
     "elongated": "too long and thin",
     "blank": "next to no contrast",
+    "low_entropy": "next to no detail",
     "duplicate": "near-duplicate of a kept image",
+    "class_cap": "more than enough of its class",
 }
 
 

@@ -1,116 +1,18 @@
-"""Near-duplicate search on pictures with a natural (1/f) spectrum and planted copies."""
+"""Descriptors of windows and the similarity of two pictures, against naive loops and closed forms."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
+from tests.images.planted import COPIES, SIDE, natural, thumbs
 from webdistill.images import hashes
-
-SIDE, COUNT, THRESHOLD = 32, 300, 0.88
-
-
-def natural(count: int, seed: int, side: int = 64) -> list[Image.Image]:
-    """Random pictures whose amplitude falls as 1/f, like that of photographs."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
-    frequency[0, 0] = 1
-    out = []
-    for _ in range(count):
-        noise = np.fft.fft2(rng.normal(size=(3, side, side)), axes=(1, 2)) / frequency
-        noise[:, 0, 0] = 0
-        field = np.fft.ifft2(noise, axes=(1, 2)).real
-        field = 0.7 * field[:1] + 0.3 * field  # channels of photographs go together
-        field = field / field.std() * 45 + 128
-        out.append(Image.fromarray(np.clip(field, 0, 255).astype(np.uint8).transpose(1, 2, 0)))
-    return out
-
-
-def thumbs(images: list[Image.Image]) -> np.ndarray:
-    return np.stack([np.asarray(i.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for i in images])
-
-
-def jpeg(image: Image.Image, quality: int) -> Image.Image:
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality)
-    return Image.open(out).convert("RGB")
-
-
-COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "enlarged": lambda i: i.resize((150, 150), Image.Resampling.BILINEAR),
-    "shrunk": lambda i: i.resize((24, 24), Image.Resampling.LANCZOS),
-    "mirrored": ImageOps.mirror,
-    "recompressed": lambda i: jpeg(i, 30),
-    "darker": lambda i: i.point(lambda v: int(v * 0.7)),
-    "gray": lambda i: i.convert("L").convert("RGB"),
-    "framed": lambda i: ImageOps.expand(i, 5, (255, 255, 255)),
-    "cropped": lambda i: i.crop((1, 2, 63, 64)),
-    "all": lambda i: jpeg(
-        ImageOps.mirror(i).resize((48, 48)).point(lambda v: min(255, int(v * 1.15))), 50
-    ),
-}
 
 
 @pytest.fixture(scope="module")
 def originals() -> list[Image.Image]:
-    return natural(COUNT, seed=0)
-
-
-@pytest.mark.parametrize("change", COPIES)
-def test_copies_are_found_and_strangers_are_not(change: str, originals: list[Image.Image]) -> None:
-    copies = [COPIES[change](image) for image in originals[:100]]
-    strangers = natural(200, seed=1)
-    found = hashes.find_pairs(thumbs(copies + strangers), thumbs(originals), THRESHOLD)
-    right = (found.query < 100) & (found.query == found.reference)
-    assert right.sum() >= 97
-    assert (~right).sum() == 0
-    assert (found.similarity >= THRESHOLD).all()
-    assert (found.similarity <= 1 + 1e-6).all()
-
-
-def test_pairs_within_one_set_come_once(originals: list[Image.Image]) -> None:
-    images = thumbs([*originals[:50], *[COPIES["mirrored"](i) for i in originals[:20]]])
-    found = hashes.find_pairs(images, None, THRESHOLD)
-    assert found.query.tolist() == list(range(20))
-    assert found.reference.tolist() == list(range(50, 70))
-
-
-def test_neither_threads_nor_block_size_matter(
-    originals: list[Image.Image], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = thumbs([*originals[:60], *[COPIES["all"](i) for i in originals[:60]]])
-    one = hashes.find_pairs(images, None, 0.7, threads=1)
-    monkeypatch.setattr(hashes, "BLOCK", 17)
-    other = hashes.find_pairs(images, None, 0.7, threads=2)
-    assert np.array_equal(one.query, other.query)
-    assert np.array_equal(one.reference, other.reference)
-    np.testing.assert_allclose(one.similarity, other.similarity, atol=1e-12)
-
-
-def test_the_same_frame_is_not_the_same_picture() -> None:
-    framed = [ImageOps.expand(i, 5, (0, 0, 160)) for i in natural(100, seed=3)]
-    assert not len(hashes.find_pairs(thumbs(framed), None, THRESHOLD).query)
-
-
-def test_blank_images_match_nothing() -> None:
-    rng = np.random.default_rng(0)
-    flat = np.full((6, SIDE, SIDE, 3), 200, np.uint8)
-    flat[3:] = rng.integers(199, 202, flat[3:].shape)
-    assert not len(hashes.find_pairs(flat, None, 0.7).query)
-    assert not len(hashes.find_pairs(flat, flat, 0.7).query)
-    assert (hashes.contrast(flat) < hashes.BLANK).all()
-
-
-def test_nothing_in_nothing_out(originals: list[Image.Image]) -> None:
-    none = np.empty((0, SIDE, SIDE, 3), np.uint8)
-    assert not len(hashes.find_pairs(none, None, 0.9).query)
-    assert not len(hashes.find_pairs(none, thumbs(originals[:2]), 0.9).query)
-    assert not len(hashes.find_pairs(thumbs(originals[:2]), none, 0.9).query)
-    assert not len(hashes.find_pairs(thumbs(originals[:1]), None, 0.9).query)
+    return natural(60, seed=0)
 
 
 def test_cosines_are_the_integrals() -> None:
@@ -133,13 +35,75 @@ def test_mirror_signs_are_the_mirror(originals: list[Image.Image]) -> None:
     np.testing.assert_allclose(plain, hashes.describe(gray[:, :, ::-1], window, 12), atol=1e-9)
 
 
-def test_a_pair_within_the_pool_has_no_direction() -> None:
-    """A framed copy contains the picture, not the other way round; the order of rows must not matter."""
-    whole = np.stack([np.asarray(picture) for picture in natural(12, 5)])
-    framed = np.full_like(whole, 255)
-    for one, picture in zip(framed, whole, strict=True):
-        one[8:56, 8:56] = np.asarray(Image.fromarray(picture).resize((48, 48)))
-    for pool in (np.concatenate([whole, framed]), np.concatenate([framed, whole])):
-        found = hashes.find_pairs(pool, None, 0.8)
-        pairs = set(zip(found.query.tolist(), found.reference.tolist(), strict=True))
-        assert {(i, i + 12) for i in range(12)} <= pairs
+def test_views_are_the_centre_at_each_zoom_and_its_mirror(originals: list[Image.Image]) -> None:
+    gray = hashes.pictures(thumbs(originals[:4]))
+    found = list(hashes.views(gray, (0.64, 0.8)))
+    assert len(found) == 4
+    for number, zoom in enumerate((0.64, 0.8)):
+        window = hashes.Window((1 - zoom) / 2, (1 - zoom) / 2, zoom)
+        for turned, picture in enumerate((gray, gray[:, :, ::-1])):
+            wanted = hashes.describe(np.ascontiguousarray(picture), window, 8)
+            np.testing.assert_allclose(found[2 * number + turned], wanted, atol=2e-5)
+
+
+def naive(query: np.ndarray, reference: np.ndarray) -> float:
+    """Window by window, of the picture and of its mirror image."""
+    wanted = hashes.describe(reference[None], hashes.Window(0.1, 0.1, 0.8), 12)[0]
+    best = -1.0
+    for zoom in (0.64, 0.72, 0.8, 0.88, 0.96):
+        largest = min(0.06, (1 - zoom) / 2)
+        for across in (-1, -0.5, 0, 0.5, 1):
+            for down in (-1, -0.5, 0, 0.5, 1):
+                window = hashes.Window(
+                    (1 - zoom) / 2 + across * largest, (1 - zoom) / 2 + down * largest, zoom
+                )
+                for picture in (query, query[:, ::-1]):
+                    found = hashes.describe(np.ascontiguousarray(picture)[None], window, 12)[0]
+                    best = max(best, float((found * wanted).sum()))
+    return best
+
+
+def test_similarity_is_the_best_of_all_windows(originals: list[Image.Image]) -> None:
+    copies = [change(image) for change, image in zip(COPIES.values(), originals, strict=False)]
+    references = hashes.luminance(thumbs(originals)).astype(np.float64)
+    queries = hashes.luminance(thumbs(copies + originals[40:44])).astype(np.float64)
+    query = np.array([*range(len(queries)), 2, 2])
+    reference = np.array([*range(len(queries)), 7, 1])
+    found = hashes.similarity(queries, references, query, reference)
+    wanted = [naive(queries[q], references[r]) for q, r in zip(query, reference, strict=True)]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+    assert (found[: len(copies)] > 0.88).all()
+    assert (found[-2:] < 0.88).all()
+    single = hashes.similarity(queries.astype(np.float32), references, query, reference)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, wanted, atol=1e-5)
+
+
+def test_similarity_of_a_pair_depends_on_no_other_pair(originals: list[Image.Image]) -> None:
+    gray = hashes.luminance(thumbs(originals)).astype(np.float64)
+    query, reference = np.arange(30), np.arange(30, 60)
+    whole = hashes.similarity(gray, gray, query, reference)
+    alone = [
+        hashes.similarity(gray, gray, query[i : i + 1], reference[i : i + 1])[0] for i in range(30)
+    ]
+    assert whole.tolist() == alone
+
+
+def test_blank_pictures_are_like_nothing() -> None:
+    rng = np.random.default_rng(0)
+    flat = np.full((6, SIDE, SIDE, 3), 200, np.uint8)
+    flat[3:] = rng.integers(199, 202, flat[3:].shape)
+    assert (hashes.contrast(flat) < hashes.BLANK).all()
+    gray = hashes.pictures(flat)
+    assert not gray.any()
+    rows = np.arange(6)
+    assert hashes.similarity(gray, gray, rows, rows).tolist() == [0] * 6
+
+
+def test_entropy_of_known_histograms() -> None:
+    pixels = np.zeros((4, 16, 16, 3), np.uint8)
+    pixels[1, :8] = 255  # two levels, half each: 1 bit
+    pixels[2] = np.arange(256).reshape(16, 16, 1)  # each level once: 8 bits
+    pixels[3, :4] = 90  # a quarter: 2 - 0.75 log2 3 bits
+    wanted = [0, 1, 8, 2 - 0.75 * np.log2(3)]
+    np.testing.assert_allclose(hashes.entropy(pixels), wanted, atol=1e-6)

@@ -54,7 +54,12 @@ def rows(count: int) -> list[PoolRow]:
     return out
 
 
-def stage_for(model: str, threads: int = 1, templates: tuple[str, ...] = ("{}", "a {}")) -> Stage:
+def stage_for(
+    model: str,
+    threads: int = 1,
+    templates: tuple[str, ...] = ("{}", "a {}"),
+    unsafe_texts: tuple[str, ...] = (),
+) -> Stage:
     task = Task(
         seed=0,
         threads=threads,
@@ -64,7 +69,13 @@ def stage_for(model: str, threads: int = 1, templates: tuple[str, ...] = ("{}", 
         test_images="",
         test_labels="",
     )
-    section = Embed(model=model, pretrained=None, precision="auto", templates=templates)
+    section = Embed(
+        model=model,
+        pretrained=None,
+        precision="auto",
+        templates=templates,
+        unsafe_texts=unsafe_texts,
+    )
     return Stage("embed", Params(task, {"embed": section}, {}), None)
 
 
@@ -155,6 +166,29 @@ def test_other_templates_score_anew_without_embedding(
     assert not pq.read_table("data/embed/scores.parquet").equals(before)
 
 
+def test_unsafe_is_null_without_texts_and_a_softmax_with_them(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the model's own logits, image by image, in torch."""
+    run_on(tmp_path, monkeypatch, tiny, 30, 1)
+    assert pq.read_table("data/embed/scores.parquet")["unsafe"].null_count == 75
+    monkeypatch.setattr(embedding, "embed_files", None)  # what is embedded already is enough
+    texts = ("a weapon", "gore")
+    stage = stage_for(tiny, unsafe_texts=texts)
+    main(stage)
+    stage.publish()
+    found = pq.read_table("data/embed/scores.parquet")["unsafe"].to_numpy()
+    model = clip.load(tiny, None, precision="auto")
+    classes = torch.from_numpy(scoring.class_embeddings(model, CLASSES, ("{}", "a {}")))
+    others = model.encode_texts([*texts, *scoring.NEUTRAL]).double()
+    scale = model.net.logit_scale.exp().double()
+    images = torch.from_numpy(vectors(tmp_path))
+    chance = torch.softmax(scale * images @ torch.cat([others, classes]).T, dim=1)[:, :2].sum(1)
+    np.testing.assert_allclose(found, chance.numpy(), rtol=1e-5)
+    assert found.min() > 0
+    assert found.std() > 0
+
+
 def test_a_damaged_leftover_is_made_again(
     tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,4 +230,4 @@ def test_class_embeddings_are_means_of_unit_vectors(tiny: str) -> None:
 @pytest.mark.parametrize("template", ["a photo", "{} and {}", "{0}", "a {name}", "{{}}"])
 def test_bad_templates_are_refused(template: str) -> None:
     with pytest.raises(ValidationError, match="exactly one"):
-        Embed(model="x", pretrained=None, precision="auto", templates=(template,))
+        Embed(model="x", pretrained=None, precision="auto", templates=(template,), unsafe_texts=())

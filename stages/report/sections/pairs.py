@@ -20,7 +20,7 @@ def pairs(evidence: Evidence) -> Html:
         found = [
             d
             for d in collected.dropped
-            if d.reason == why and d.other in album and d.other not in hidden
+            if d.reason == why and d.other in album and not hidden & {d.id, d.other}
         ]
         if found:
             found.sort(key=lambda d: (abs(d.value - d.threshold), d.id))

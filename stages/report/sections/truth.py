@@ -39,11 +39,15 @@ ORDER = (
     SAME_PIXELS,
     "takedown",
     "leak",
+    "licence",
+    "unsafe",
     "too_small",
     "elongated",
     "blank",
+    "low_entropy",
     *KEYWORD,
     "duplicate",
+    "class_cap",
     KEPT,
     SELECTED,
 )
@@ -132,7 +136,7 @@ def judge(
 def judge_duplicates(rows: Sequence[Fate]) -> Judged:
     """By pair: caught when only one of copy and original is left, whichever the filter preferred."""
     ends = {fate.row: fate.end for fate in rows}
-    compared = (*DUPLICATES, KEPT, SELECTED)
+    compared = (*DUPLICATES, "class_cap", KEPT, SELECTED)
     pairs = [
         f
         for f in rows

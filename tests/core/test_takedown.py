@@ -1,0 +1,139 @@
+"""takedown.txt: what an entry may look like, which images it means, and which line is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from webdistill.core.errors import UserError
+from webdistill.core.takedown import read_takedown, taken_down
+
+ID, SHA256 = "0123456789abcdef" * 2, "0123456789abcdef" * 4
+ROOT = Path(__file__).parents[2]
+
+
+def read(tmp_path: Path, *lines: str) -> object:
+    path = tmp_path / "takedown.txt"
+    path.write_text("\n".join(lines))
+    return read_takedown(path)
+
+
+def ledger(*rows: tuple[str, str, str, str]) -> pa.Table:
+    columns = list(zip(*rows, strict=True))
+    names = ("id", "sha256", "url", "landing_page")
+    return pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
+
+
+ROWS = ledger(
+    ("a" * 32, "1" * 64, "https://img.example.org/cat.jpg?w=3", "https://example.org/cats"),
+    ("b" * 32, "2" * 64, "http://example.org:8080/dog.jpg", ""),
+    ("c" * 32, "3" * 64, "https://notexample.org/x.jpg", "https://elsewhere.net/?u=example.org"),
+    ("", "", "https://img.example.org/gone.jpg", ""),
+    ("a" * 32, "4" * 64, "https://mirror.net/copy.png", ""),
+    ("d" * 32, "5" * 64, "photos/cat.jpg", ""),
+    ("e" * 32, "6" * 64, "https://xn--bcher-kva.example/a.jpg", ""),
+    ("f" * 32, "7" * 64, "", ""),
+)
+
+
+@pytest.mark.parametrize(
+    ("entry", "wanted"),
+    [
+        ("id:" + "b" * 32, "b"),
+        ("ID:" + "B" * 32, "b"),
+        ("b" * 32, "b"),
+        ("sha256:" + "3" * 64, "c"),
+        ("3" * 64, "c"),
+        ("4" * 64, "a"),  # the copy's file: its pixels are those of another host's
+        ("https://img.example.org/cat.jpg?w=3", "a"),
+        ("HTTP://user:secret@IMG.example.org:80/cat.jpg?w=3#top", "a"),
+        ("https://img.example.org/cat.jpg?w=3&token=abc", "a"),
+        ("https://img.example.org/cat.jpg", ""),
+        ("https://example.org/cats", "a"),
+        ("https://mirror.net/copy.png", "a"),
+        ("http://example.org:8080/dog.jpg", "b"),
+        ("http://example.org/dog.jpg", ""),
+        ("photos/cat.jpg", "d"),
+        ("host:example.org", "ab"),  # one by its page, one in spite of its port
+        ("host:img.example.org", "a"),
+        ("host:EXAMPLE.org.", "ab"),
+        ("host:org", ""),
+        ("*.example.org", "ab"),
+        ("host:*.example.org", "ab"),
+        ("*.org", "abc"),
+        ("*.ample.org", ""),
+        ("host:bücher.example", "e"),
+        ("https://bücher.example/a.jpg", "e"),
+        ("https://mirror.net./copy.png", "a"),
+    ],
+)
+def test_an_entry_means_every_image_that_any_candidate_fits(
+    tmp_path: Path, entry: str, wanted: str
+) -> None:
+    found = taken_down(read(tmp_path, "# a list", "", entry), ROWS)
+    assert found == {letter * 32: 3 for letter in wanted}
+
+
+def test_an_id_needs_no_ledger(tmp_path: Path) -> None:
+    assert taken_down(read(tmp_path, ID), ROWS) == {ID: 1}
+
+
+def test_of_several_entries_the_first_is_named(tmp_path: Path) -> None:
+    entries = read(tmp_path, "5" * 64, "*.net", "host:mirror.net", "1" * 64, "id:" + "a" * 32)
+    assert taken_down(entries, ROWS) == {"d" * 32: 1, "a" * 32: 2, "c" * 32: 2}
+
+
+def test_comments_blank_lines_and_line_ends_are_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "takedown.txt"
+    path.write_bytes(f"\ufeff# héllo\r\n\r\n  {ID}   # asked by mail\r\n#{SHA256}\r\n".encode())
+    found = read_takedown(path)
+    assert dict(found.id) == {ID: 3}
+    assert not any((found.sha256, found.address, found.host, found.below))
+
+
+def test_a_fragment_is_no_comment(tmp_path: Path) -> None:
+    entries = read(tmp_path, "https://mirror.net/copy.png#here")
+    assert taken_down(entries, ROWS) == {"a" * 32: 1}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "example.org",
+        "cat.jpg",
+        "abcdef",
+        "id:" + "g" * 32,
+        "id:" + "a" * 31,
+        "sha256:" + "a" * 32,
+        "a" * 40,
+        "host:",
+        "host:exa mple.org",
+        "host:https://example.org",
+        "*.",
+        "*",
+        "img*.example.org",
+        "https://",
+        "https:///cat.jpg",
+        "ftp://example.org/cat.jpg",
+        "htps://example.org/cat.jpg",
+        "https://example.org/a.jpg https://example.org/b.jpg",
+    ],
+)
+def test_a_line_that_is_no_entry_is_named_with_the_fix(tmp_path: Path, entry: str) -> None:
+    with pytest.raises(UserError, match=r"takedown\.txt line 2: .*; write sha256:") as caught:
+        read(tmp_path, ID, entry)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot read .*takedown.txt"):
+        read_takedown(tmp_path / "takedown.txt")
+    (tmp_path / "takedown.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot read .*takedown.txt"):
+        read_takedown(tmp_path / "takedown.txt")
+
+
+def test_the_projects_own_list_is_empty() -> None:
+    assert taken_down(read_takedown(ROOT / "takedown.txt"), ROWS) == {}
