@@ -1,4 +1,4 @@
-"""python -m webdistill: check the parameters or a teacher, or say what there is to open."""
+"""python -m webdistill: check the parameters or a teacher, follow an image, or say what there is to open."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from webdistill.core import params
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
+from webdistill.life import command as life
 
 
 def check(path: Path) -> str:
@@ -51,21 +52,43 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands.add_parser("results", help="the figures of the last run and what to open")
     _add_check_teacher(commands)
+    life.add_commands(commands)
     arguments = parser.parse_args(argv)
-    failed = False
     try:
-        match arguments.command:
-            case "check":
-                text = check(arguments.params)
-            case "check-teacher":
-                text, failed = check_teacher(arguments)
-            case _:
-                text = results(Path.cwd())
+        text, code = _answer(arguments)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    sys.stdout.write(f"{text}\n")
-    return 2 if failed else 0
+    _write(text)
+    return code
+
+
+def _answer(arguments: argparse.Namespace) -> tuple[str, int]:
+    """-> what to say, and the exit code."""
+    match arguments.command:
+        case "check":
+            return check(arguments.params), 0
+        case "check-teacher":
+            text, failed = check_teacher(arguments)
+            return text, 2 if failed else 0
+        case "why":
+            return life.why(arguments)
+        case "lost":
+            return life.lost(arguments)
+        case "prove-absent":
+            return life.prove_absent(arguments)
+        case _:
+            return results(Path.cwd()), 0
+
+
+def _write(text: str) -> None:
+    """A terminal that cannot show a letter gets its code; a reader that has seen enough (`| head`) is no error."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at exit
 
 
 def _add_check_teacher(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
