@@ -111,7 +111,7 @@ def test_libraries_and_this_project_are_never_called(project: Path, name: str) -
         build(name, 3)
 
 
-@pytest.mark.parametrize("name", ["webdistill.core.files:remove", "stages.fetch.http:x"])
+@pytest.mark.parametrize("name", ["webdistill.core.files:remove", "stages.fetch.crawl:x"])
 def test_this_project_is_not_called_where_it_is_the_current_folder(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

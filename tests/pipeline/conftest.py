@@ -73,7 +73,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         )
     for folder in ("clip", "teacher"):
         shutil.copytree(QUICKSTART / folder, root / "data/quickstart" / folder, ignore=ignore)
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", "params.yaml", "takedown.txt", ".dvcignore"):
         shutil.copy(ROOT / name, root / name)
     for name in ("web.parquet", "truth.parquet"):
         cut(QUICKSTART / name, root / "data/quickstart" / name, list(range(200)))

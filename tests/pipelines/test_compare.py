@@ -190,7 +190,7 @@ def test_the_prepared_list_goes_through_search_and_fetch(
         run(root, *command[:place], "pool", *command[place + 1 :])
     found = pq.read_table(root / "pool" / "search" / "candidates.parquet")
     captions = found["caption"].to_pylist()
-    words = pq.read_table(root / settings["pool"]["search"]["list"])["caption"].to_pylist()
+    words = pq.read_table(root / settings["pool"]["search"]["local"])["caption"].to_pylist()
     assert captions == words
     assert len(captions) == 40
     assert set(found["source"].to_pylist()) == {"embedded"}
@@ -245,7 +245,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "__pycache__", "work", "cells", "pool", "*.lock", ".gitignore"
         )
         shutil.copytree(ROOT / folder, root / folder, ignore=away)
-    for name in ("params.yaml", ".dvcignore"):
+    for name in ("params.yaml", "takedown.txt", ".dvcignore"):
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(QUICKSTART / "clip", root / "data/quickstart/clip")
     work = root / "pipelines/compare/work"

@@ -26,7 +26,9 @@ from pipelines.out_of_domain import table, teacher
 from pipelines.out_of_domain.prepare import load, prepare, split
 from pipelines.out_of_domain.readers import Source, open_source
 from stages.evaluate.testset import read as read_test
-from stages.search.candidates import find_candidates
+from stages.search.candidates import collect
+from stages.search.keywords import Keywords
+from stages.search.local import open_local
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_json
 from webdistill.core.params import read_yaml
@@ -302,7 +304,8 @@ def test_prepared_parts_are_disjoint_and_hold_every_picture(
 
 
 def test_the_list_is_one_that_search_takes(prepared: tuple[Path, dict[str, Any]]) -> None:
-    found = find_candidates(prepared[0] / "one" / "list.parquet", {}, CLASSES)
+    path, words = prepared[0] / "one" / "list.parquet", Keywords(CLASSES)
+    found = collect(open_local(path, str(path), {}, words).rows(), words)
     assert found.counts["source_embedded"] == found.counts["with_query"] == 32
     assert set(found.table["query"].to_pylist()) == set(CLASSES)
 
@@ -450,7 +453,7 @@ def test_a_cell_of_a_setting_reads_that_settings_files() -> None:
     assert "{setting}" not in " ".join(last)
     pool = cell.pool_commands(PIPELINE, "photo")[0]
     assert pool[4] == str(PIPELINE / "pool" / "photo")
-    assert overrides(pool)["search.list"] == '"pipelines/out_of_domain/work/photo/list.parquet"'
+    assert overrides(pool)["search.local"] == '"pipelines/out_of_domain/work/photo/list.parquet"'
     assert overrides(cell.pool_commands(PIPELINE, "photo")[2])["embed.templates"] == (
         '["a photo of a {}.", "a blurry photo of a {}."]'
     )

@@ -37,6 +37,6 @@ def labelled(pool: Pool) -> Choice:
     if not bool(keep.any()):
         raise UserError(
             "no selected image has a keyword that names one of task.classes, and this distill.method learns from "
-            "them; name classes in the column 'query' of search.list, or choose another method"
+            "them; name classes in the column 'query' of search.local, or choose another method"
         )
     return Choice(keep, pool.labels.clamp_min(0), torch.ones_like(pool.labels, dtype=torch.float32))
