@@ -54,6 +54,18 @@ def test_the_sha256_of_the_original_finds_the_image(build: Build, ask: Any) -> N
         assert shown.startswith(world.ids["g"])
 
 
+def test_any_of_its_addresses_brings_all_candidates_with_the_same_pixels(
+    build: Build, ask: Any
+) -> None:
+    world = build()
+    lives = [
+        ask(name, "--json")[1]
+        for name in (world.ids["a"], "https://b.example.net/copy.jpg?x=1&y=2")
+    ]
+    assert lives[0] == lives[1]
+    assert [row["status"] for row in json.loads(lives[1])["fetch"]] == ["ok", "duplicate"]
+
+
 def test_a_local_file_is_found_with_and_without_its_folder(build: Build, ask: Any) -> None:
     world = build()
     for name in ("cat/9.jpg", "photos/cat/9.jpg"):

@@ -126,9 +126,10 @@ def test_an_address_is_found_as_html_json_and_prose_spell_it(
     assert verdicts(world.ids["a"])["data/report/card.md"] == "PRESENT"
 
 
-def test_a_name_of_a_file_counts(build: Build, ask: Any) -> None:
+@pytest.mark.parametrize("content", [b"", b"a picture"])
+def test_a_name_of_a_file_counts(build: Build, ask: Any, content: bytes) -> None:
     world = build()
-    (world.data / "distill" / f"{world.ids['f']}.png").write_bytes(b"")
+    (world.data / "distill" / f"{world.ids['f']}.png").write_bytes(content)
     assert ask(world.ids["f"])[0] == 1
 
 

@@ -72,7 +72,7 @@ def read_takedown(path: Path) -> Takedown:
         entry = COMMENT.sub("", line).strip()
         if entry:
             try:
-                kind, value = _parse(entry)
+                kind, value = parse_entry(entry)
             except ValueError as error:
                 raise UserError(f"{path} line {number}: {error}; {FIX}") from None
             found[kind].setdefault(value, number)
@@ -101,7 +101,7 @@ def taken_down(takedown: Takedown, ledger: pa.Table) -> dict[str, int]:
     return found
 
 
-def _parse(entry: str) -> tuple[str, str]:
+def parse_entry(entry: str) -> tuple[str, str]:
     """-> (kind, value). Raises ValueError with what is wrong."""
     if any(character.isspace() for character in entry):
         raise ValueError("more than one word")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from webdistill.core.errors import UserError
-from webdistill.core.takedown import FIX, Takedown, _parse
+from webdistill.core.takedown import FIX, Takedown, parse_entry
 from webdistill.life.rows import Hit, among
 
 KEYS = ("id", "sha256", "url", "landing_page")
@@ -27,7 +27,7 @@ def target(text: str) -> Target:
     """One entry of takedown.txt. Raises UserError for what is none; the start of an id is not enough here."""
     word = text.strip()
     try:
-        kind, value = _parse(word)
+        kind, value = parse_entry(word)
     except ValueError as error:
         raise UserError(f"{word!r}: {error}; {FIX}") from None
     empty: dict[str, dict[str, int]] = {
