@@ -24,57 +24,60 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LABELS = {"lists": "inverted lists, as for large pools", "exact": "exact search, as for small pools"}
+LABELS = {
+    "lists": "inverted lists, as for large pools",
+    "exact": "exact search, as for small pools",
+}
 THRESHOLD = 0.88
+SYNTHETIC = "synthetic"
 SIDE = 32  # px of the thumbnails, as in stages/filter
 COPIES = 100  # one image in so many is a copy of another one
 BLOCK = 4096
 
 
-def write_pool(source: str, images: int, tests: int, folder: Path) -> None:
+def write_pool(source: str, originals: int, images: int, tests: int, folder: Path) -> None:
     """pool.npy [images, 32, 32, 3], tests.npy, and planted.json: [[row of the copy, row of the original], ...].
 
-    Originals are the source's pictures; when they are used up, the mean of two of them, which is a new picture with
-    the spectrum of photographs. Copies are mirrored or shrunk and enlarged, with other brightness and noise.
+    First come `originals` pictures of the source; when they are used up, the mean of two of them, which is a new
+    picture with the spectrum of photographs. Copies are mirrored, or shrunk and enlarged, and get other brightness and
+    noise.
     """
     import numpy as np
 
     rng = np.random.default_rng(0)
-    base = _base(source, images + tests)
+    base = _base(source, min(originals, images))
     copies = max(images // COPIES, 1)
-    pool = np.lib.format.open_memmap(
-        folder / "pool.npy", "w+", np.uint8, (images, SIDE, SIDE, 3)
-    )
-    originals = images - copies
-    for start in range(0, originals, BLOCK):
-        stop = min(start + BLOCK, originals)
+    pool = np.lib.format.open_memmap(folder / "pool.npy", "w+", np.uint8, (images, SIDE, SIDE, 3))
+    different = images - copies
+    for start in range(0, different, BLOCK):
+        stop = min(start + BLOCK, different)
         pool[start:stop] = _pictures(base, start, stop, rng)
-    chosen = rng.choice(originals, copies, replace=False)
-    for row, original in enumerate(chosen.tolist(), originals):
+    chosen = rng.choice(different, copies, replace=False)
+    for row, original in enumerate(chosen.tolist(), different):
         pool[row] = _copy(pool[original], rng)
-    pairs = [[row, original] for row, original in enumerate(chosen.tolist(), originals)]
-    test = np.stack([_copy(pool[row], rng) for row in rng.choice(originals, tests, replace=False)])
+    pairs = [[row, original] for row, original in enumerate(chosen.tolist(), different)]
+    test = np.stack([_copy(pool[row], rng) for row in rng.choice(different, tests, replace=False)])
     np.save(folder / "tests.npy", test)
     (folder / "planted.json").write_text(json.dumps(pairs))
 
 
-def _base(source: str, wanted: int) -> NDArray[np.uint8]:
-    """Thumbnails of the source's images, at most as many as wanted; `synthetic`: pictures of smooth noise."""
+def _base(source: str, count: int) -> NDArray[np.uint8]:
+    """Thumbnails of the source's images; `synthetic`: pictures of smooth noise."""
     import numpy as np
 
-    if source == "synthetic":
-        rng = np.random.default_rng(1)
-        frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE))
-        frequency[0, 0] = np.inf
-        out = np.empty((min(wanted, 20_000), SIDE, SIDE, 3), np.uint8)
-        for picture in out:
-            noise = np.fft.rfft2(rng.normal(size=(3, SIDE, SIDE)))
-            field = np.fft.irfft2((0.7 * noise[:1] + 0.3 * noise) / frequency, (SIDE, SIDE))
-            picture[:] = np.clip(field / field.std() * 45 + 128, 0, 255).transpose(1, 2, 0)
-        return out
-    from benchmarks.pixels import read
+    if source != SYNTHETIC:
+        from benchmarks.pixels import load
 
-    return read(source, wanted, SIDE)
+        return load(source, count)
+    rng = np.random.default_rng(1)
+    frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE))
+    frequency[0, 0] = np.inf
+    out = np.empty((count, SIDE, SIDE, 3), np.uint8)
+    for picture in out:
+        noise = np.fft.rfft2(rng.normal(size=(3, SIDE, SIDE)))
+        field = np.fft.irfft2((0.7 * noise[:1] + 0.3 * noise) / frequency, (SIDE, SIDE))
+        picture[:] = np.clip(field / field.std() * 45 + 128, 0, 255).transpose(1, 2, 0)
+    return out
 
 
 def _pictures(
@@ -179,9 +182,16 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--source",
-        default="synthetic",
+        default=SYNTHETIC,
         metavar="FOLDER",
         help="Parquet files with encoded images in the column `image`, or `synthetic` (%(default)s)",
+    )
+    add(
+        "--originals",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="pictures taken from the source; further ones are means of two (%(default)s)",
     )
     add("--images", type=int, default=100_000, metavar="N", help="of the pool (%(default)s)")
     add("--tests", type=int, default=10_000, metavar="N", help="test images (%(default)s)")
@@ -210,20 +220,22 @@ def main(given: Sequence[str] | None = None) -> None:
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _alone(write_pool, chosen.source, chosen.images, chosen.tests, folder)
+        _alone(write_pool, chosen.source, chosen.originals, chosen.images, chosen.tests, folder)
         for variant in LABELS:
             if variant in chosen.variants:
                 _alone(measure, variant, folder, chosen.threads)
                 found[variant] = json.loads((folder / f"{variant}.json").read_text())
                 progress(f"{variant}: {found[variant]['within']:.1f} s within the pool")
     print(
-        f"{chosen.images:,} images of `{Path(chosen.source).name}`, one in {COPIES} a planted copy, and {chosen.tests:,} "
-        f"copies as test images; {chosen.threads} threads, faiss-cpu {version('faiss-cpu')}, numpy {version('numpy')}\n"
-        f"(load average before the run: {load:.2f})\n"
+        f"{chosen.images:,} images made of {chosen.originals:,} of `{Path(chosen.source).name}`, one in {COPIES} a "
+        f"planted copy, and {chosen.tests:,} copies as test images; {chosen.threads} threads, "
+        f"faiss-cpu {version('faiss-cpu')}, numpy {version('numpy')}\n(load average before the run: {load:.2f})\n"
     )
     print(table(found))
     if chosen.out:
-        setting = {name: getattr(chosen, name) for name in ("images", "tests", "threads")}
+        setting = {
+            name: getattr(chosen, name) for name in ("originals", "images", "tests", "threads")
+        }
         report = {"setting": setting, "load_before": load, "results": found}
         chosen.out.write_text(json.dumps(report, indent=1) + "\n")
 
