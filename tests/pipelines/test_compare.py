@@ -100,7 +100,8 @@ def test_no_parameter_of_a_cell_comes_from_the_main_pipeline(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "pool"), [("compare", "pool"), ("out_of_domain", "pool"), ("out_of_domain", "web_pool")]
+    ("name", "pool"),
+    [("compare", "pool"), ("out_of_domain", "pool"), ("out_of_domain", "web_pool")],
 )
 def test_no_parameter_of_the_pool_comes_from_the_main_pipeline(name: str, pool: str) -> None:
     settings, _ = read(name)
