@@ -48,6 +48,15 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """A file of the pool."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Collected:
     """The pool and what every stage said about its images; maps go from id."""
 
@@ -62,7 +71,7 @@ class Collected:
     nearest: Mapping[int, Sequence[str]]  # prototype -> its images, nearest first
     pool: Album
     tests: Album
-    shards: Mapping[str, str]  # of the pool: file name -> sha256
+    shards: Sequence[Shard]  # of the pool
 
     @property
     def hidden(self) -> set[str]:
@@ -153,10 +162,9 @@ def read_nearest(path: Path) -> dict[int, list[str]]:
     return found
 
 
-def read_shards(pool: Path) -> dict[str, str]:
-    """File name -> sha256 of every shard, from the manifest that was checked when the pool was opened."""
-    entries = read_json(pool / MANIFEST)
-    return {name: entry["sha256"] for name, entry in sorted(entries.items())}
+def read_shards(pool: Path) -> list[Shard]:
+    """The files of the pool, from the manifest that was checked when it was opened."""
+    return [Shard(name, **entry) for name, entry in sorted(read_json(pool / MANIFEST).items())]
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

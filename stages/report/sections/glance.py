@@ -104,8 +104,8 @@ def fit_line(evidence: Evidence) -> str:
     found = measure(evidence.collected, evidence.classes)
     return (
         f"The teacher is at least {percent(SURE, 0)} sure of {ratio(found.sure, found.images)} of the pool; CLIP names "
-        f"the same class for {ratio(found.agreeing, found.images)}. Effective classes: {found.effective:.1f} in the pool, "
-        f"{found.effective_selected:.1f} selected, of {len(evidence.classes)}."
+        f"the same class for {ratio(found.agreeing, found.images)}. Effective classes: {found.effective:.1f} in the "
+        f"pool, {found.effective_selected:.1f} selected, of {len(evidence.classes)}."
     )
 
 
