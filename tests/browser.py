@@ -137,10 +137,12 @@ class Browser:
     async def _call(self, message: dict[str, Any], number: int) -> dict[str, Any]:
         with contextlib.suppress(ConnectionError):  # the answer says that it has ended
             await self._socket.send_json(message)
-        while True:
-            answer = await self._receive(SECONDS)
-            if answer.get("id") == number:
-                break
+        try:
+            async with asyncio.timeout(SECONDS):
+                while (answer := await self._receive(SECONDS)).get("id") != number:
+                    pass
+        except TimeoutError:
+            raise TimeoutError(f"{message['method']} took more than {SECONDS:.0f} s") from None
         if "error" in answer:
             raise RuntimeError(f"{message['method']}: {answer['error']}")
         result: dict[str, Any] = answer["result"]

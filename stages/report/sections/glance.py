@@ -12,7 +12,7 @@ from stages.report.sections.funnel import steps
 from stages.report.wording import count, half_width, percent, ratio, short
 
 AS_SURE = 0.02  # mean confidence this near to the accuracy counts as equal
-LATENCY = "Milliseconds depend on the machine and so are in MLflow, not in this file: latency_* of the run `evaluate`."
+LATENCY = "Milliseconds depend on the machine and so are in MLflow, not in this file: latency_* of the run of evaluate."
 
 
 def glance(evidence: Evidence) -> Html:
