@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from stages.report.html import EMPTY, Child, Html, join, tag, text
 
 WIDTH, HEIGHT = 360.0, 210.0
+SMALL = (250.0, 150.0)  # of the charts of which many stand side by side
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 12.0, 34.0
 Point = tuple[float, float]
 
@@ -33,8 +34,11 @@ def stack(shares: Sequence[float]) -> Html:
     return tag("span", *shades, class_="bar stack")
 
 
-def lines(series: dict[str, Sequence[Point]], x_label: str) -> Html:
+def lines(
+    series: dict[str, Sequence[Point]], x_label: str, size: tuple[float, float] = (WIDTH, HEIGHT)
+) -> Html:
     """A line chart; the first series has the accent colour, the others are grey. Non-finite points are left out."""
+    wide, high = size
     points = {
         name: [p for p in values if math.isfinite(p[0]) and math.isfinite(p[1])]
         for name, values in series.items()
@@ -47,8 +51,8 @@ def lines(series: dict[str, Sequence[Point]], x_label: str) -> Html:
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def place(x: float, y: float) -> Point:
-        across = LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
-        return across, HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+        across = LEFT + (x - x_low) / (x_high - x_low) * (wide - LEFT - RIGHT)
+        return across, high - BOTTOM - (y - y_low) / (y_high - y_low) * (high - TOP - BOTTOM)
 
     parts = _axes(
         place, [t for t in _ticks(x_low, x_high) if x_low <= t <= x_high], y_ticks, x_low, x_high
@@ -59,8 +63,8 @@ def lines(series: dict[str, Sequence[Point]], x_label: str) -> Html:
         if values and index == 0:
             x, y = place(*values[-1])
             parts.append(tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="3", class_="dot"))
-    parts.append(_label(x_label, (WIDTH + LEFT - RIGHT) / 2, HEIGHT - 3, "middle"))
-    return _svg(parts, WIDTH, HEIGHT, ", ".join(points))
+    parts.append(_label(x_label, (wide + LEFT - RIGHT) / 2, high - 3, "middle"))
+    return _svg(parts, wide, high, ", ".join(points))
 
 
 def bars(layers: Mapping[str, Sequence[int]], low: float, high: float, x_label: str) -> Html:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser import Browser, Page, chromium
+from tests.browser import Browser, Page
 from tests.stages.report_project import build_project
 from tests.stages.report_stage import rendered
 
@@ -44,12 +43,6 @@ CONTRAST = """
   return found.sort((a, b) => a[0] - b[0]);
 })()
 """  # noqa: E501
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +155,10 @@ def test_paper_cuts_no_table_and_needs_no_ink_for_the_ground(
     ) == 0  # fmt: skip
     worst = contrasts(page)[0]
     assert worst[0] >= READABLE, worst
+    held = (
+        "[...document.querySelectorAll('table, figure')].map(e => getComputedStyle(e).breakInside)"
+    )
+    assert set(page.evaluate(held)) == {"avoid"}
     page.pdf(tmp_path / "report.pdf")
     pages = re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes())
     assert 4 <= len(pages) <= 20

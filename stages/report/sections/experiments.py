@@ -58,7 +58,7 @@ def _table(evidence: Evidence, found: list[Kept]) -> Html:
         "parameters",
         "differs in",
     ]
-    return tag("div", table(header, body, {2, 3, 4, 6}), class_="bars")
+    return tag("div", table(header, body, {2, 3, 4, 6}), class_="bars many")
 
 
 def _row(kept: Kept, changed: dict[str, str], own: bool) -> list[Child]:
@@ -70,7 +70,7 @@ def _row(kept: Kept, changed: dict[str, str], own: bool) -> list[Child]:
         percent(figures["top1"], 2),
         f"{100 * half_width(figures['top1'], images):.1f}" if images else "",
         percent(figures["agreement"], 1),
-        kept.student,
+        tag("span", kept.student, class_="whole"),
         count(figures["parameters"]),
         "" if own else _changes(changed),
     ]

@@ -196,4 +196,4 @@ def _by_class(found: Fit) -> Html:
         "searched",
         "selected",
     ]
-    return tag("div", note, table(header, body, {2, 3, 4, 5, 6, 7}), class_="bars")
+    return tag("div", note, table(header, body, {2, 3, 4, 5, 6, 7}), class_="bars many")

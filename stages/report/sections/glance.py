@@ -102,10 +102,13 @@ def pool_line(evidence: Evidence) -> str:
 def fit_line(evidence: Evidence) -> str:
     """How sure the teacher is of the pool, how often CLIP agrees, how many classes that amounts to."""
     found = measure(evidence.collected, evidence.classes)
+    seen = [row for row in found.classes if row.seen]
+    least = min(seen, key=lambda row: (row.clip / row.seen, row.name), default=None)
+    worst = f", least for {least.name} ({ratio(least.clip, least.seen, 0)})" if least else ""
     return (
-        f"The teacher is at least {percent(SURE, 0)} sure of {ratio(found.sure, found.images)} of the pool; CLIP names "
-        f"the same class for {ratio(found.agreeing, found.images)}. Effective classes: {found.effective:.1f} in the "
-        f"pool, {found.effective_selected:.1f} selected, of {len(evidence.classes)}."
+        f"The teacher is at least {percent(SURE, 0)} sure of {ratio(found.sure, found.images)} of the pool. CLIP names "
+        f"the same class for {ratio(found.agreeing, found.images)}{worst}. Effective classes: {found.effective:.1f} in "
+        f"the pool, {found.effective_selected:.1f} selected, of {len(evidence.classes)}."
     )
 
 

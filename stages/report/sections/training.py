@@ -69,7 +69,7 @@ def _series(values: Mapping[str, Sequence[tuple[float, float]]], prefix: str = "
         tag(
             "figure",
             tag("figcaption", prefix + name.replace("_", " ")),
-            charts.lines({name: points}, "epoch"),
+            charts.lines({name: points}, "epoch", charts.SMALL),
         )
         for name, points in values.items()
         if len(points) > 1
