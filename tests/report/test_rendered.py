@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from stages.report.croissant import croissant
+from stages.report.gather import gather
 from tests.browser import Browser, Page
-from tests.stages.report_project import build_project
-from tests.stages.report_stage import rendered
+from tests.stages.report_project import HOSTILE, build_project
+from tests.stages.report_stage import Stage, rendered
 
 READABLE = 4.5  # contrast that WCAG AA asks of text
 LOOKS = [(1440, False), (1440, True), (390, False), (390, True)]
@@ -89,6 +91,22 @@ def test_hostile_captions_stay_text(browser: Browser, report: Path) -> None:
     assert page.evaluate("document.querySelectorAll('script, [onerror], [onload]').length") == 0
     shown = page.evaluate("document.body.textContent")
     assert "<script>alert(1)</script>" in shown, "the hostile licence is shown as it is written"
+    page.close()
+
+
+def test_croissant_may_be_put_into_a_page(browser: Browser, report: Path) -> None:
+    """As search engines want it; a hostile licence in it neither runs nor loads anything."""
+    text = croissant(gather(Stage(report.parent)))  # type: ignore[arg-type]
+    site = report.with_name("site.html")
+    site.write_text(
+        f'<meta charset="utf-8"><script type="application/ld+json">{text}</script><p>end'
+    )
+    page = browser.open(site)
+    assert page.requests == [site.as_uri()]
+    assert page.errors == []
+    assert page.evaluate("document.querySelectorAll('img').length") == 0
+    licences = page.evaluate("JSON.parse(document.scripts[0].textContent).license")
+    assert HOSTILE in licences
     page.close()
 
 

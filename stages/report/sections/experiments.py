@@ -14,6 +14,7 @@ LEAD = (
     "Figures of earlier runs as they were kept, and in which parameters they differ from this one. "
     "An interval is that of the test sample alone; another seed moves a student besides."
 )
+NONE = "No earlier experiment was kept. To have the next one compared with this one:"
 HINT = """python -m webdistill results --keep NAME   # keeps the last run as experiments/NAME.json
 dvc repro report                           # compares with it here"""
 
@@ -29,16 +30,13 @@ def experiments(evidence: Evidence) -> Html:
     """Section `experiments`."""
     found = comparable(evidence)
     left = len(evidence.kept) - len(found)
-    if not found:
-        parts: list[Child] = [
-            tag("p", "No experiment was kept yet. To compare the next run with this one:")
-        ]
-        parts.append(tag("pre", HINT))
-    else:
-        parts = [_table(evidence, found)]
-    if left:
-        parts.append(tag("p", f"Left out: {count(left)} measured on other test images."))
-    return section("experiments", "Beside earlier experiments", LEAD if found else "", *parts)
+    return section(
+        "experiments",
+        "Beside earlier experiments",
+        LEAD if found else NONE,
+        _table(evidence, found) if found else tag("pre", HINT),
+        tag("p", f"Left out: {count(left)} measured on other test images.") if left else None,
+    )
 
 
 def _table(evidence: Evidence, found: list[Kept]) -> Html:
