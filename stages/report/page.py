@@ -58,11 +58,8 @@ def page(evidence: Evidence) -> str:
     )
     title = f"{student}, distilled from {teacher} with images from the web"
     sections = [part for part in (make(evidence) for make in SECTIONS) if part]
-    menu = [
-        tag("a", label, href=f"#{name}")
-        for name, label in MENU.items()
-        if any(f'id="{name}"' in s for s in sections)
-    ]
+    shown = [name for name in MENU if any(f'<section id="{name}">' in s for s in sections)]
+    menu = [tag("a", MENU[name], href=f"#{name}") for name in shown]
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -81,7 +78,7 @@ def page(evidence: Evidence) -> str:
             tag("h1", title),
             tag("p", f"Classes: {_shortened(evidence.classes)}.", class_="lead"),
             tag("p", BANNER, class_="note") if evidence.truth is not None else None,
-            glance(evidence),
+            glance(evidence, set(shown)),
         ),
         tag("main", join(sections, "\n")),
         tag(

@@ -14,7 +14,7 @@ from stages.report.gather import gather
 from stages.report.sections import glance
 from stages.report.sections.experiments import experiments
 from tests.stages.report_project import HOSTILE, build_project
-from tests.stages.report_stage import FLAT, Stage
+from tests.stages.report_stage import FLAT, Stage, rendered
 from webdistill.core.errors import UserError
 from webdistill.core.files import digest, write_json
 
@@ -91,6 +91,18 @@ def kept(root: Path, name: str, top1: float, **changes: Any) -> None:
     write_json(value | changes, root / "experiments" / f"{name}.json")
 
 
+def test_a_sentence_links_only_to_what_is_there(project: Path) -> None:
+    evidence = evidence_of(project)
+    assert '<dt><a href="#training">Training</a></dt>' in glance.glance(evidence, {"training"})
+    assert "<dt>Training</dt>" in glance.glance(evidence, {"fit"})
+    short = "epoch,loss\n1,2.0\n"
+    (project / "data/distill/curve.csv").write_text(short)
+    (project / "data/distill/selection_history.csv").write_text("epoch,kept\n")
+    text = rendered(project)
+    assert '<section id="training">' not in text
+    assert "#training" not in text
+
+
 def test_without_kept_experiments_it_says_how_to_keep_one(project: Path) -> None:
     text = experiments(evidence_of(project))
     assert "python -m webdistill results --keep NAME" in text
@@ -115,6 +127,10 @@ def test_kept_experiments_stand_beside_this_one_best_first(project: Path) -> Non
     assert "<script" not in text
     assert glance.earlier_line(evidence) == (
         "Best of 3 kept: kd3, 85.0\u00a0%; this one is 5.0 points below it."
+    )
+    same = {**evidence.measured.figures, "top1": 0.85}
+    assert glance.earlier_line(evidence_of(project, figures=same)) == (
+        "Level with the best of 3 kept, kd3."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from stages.report.evidence import Evidence
 from stages.report.html import Child, Html, join, tag
@@ -15,9 +15,9 @@ AS_SURE = 0.02  # mean confidence this near to the accuracy counts as equal
 LATENCY = "Milliseconds depend on the machine and so are in MLflow, not in this file: latency_* of the run of evaluate."
 
 
-def glance(evidence: Evidence) -> Html:
-    """Student, teacher, size, operations and images as large figures, and what to look at."""
-    return join((_tiles(evidence), _summary(evidence)), "\n")
+def glance(evidence: Evidence, shown: Set[str]) -> Html:
+    """Student, teacher, size, work and images as large figures; what to look at, with links to the sections `shown`."""
+    return join((_tiles(evidence), _summary(evidence, shown)), "\n")
 
 
 def _tiles(evidence: Evidence) -> Html:
@@ -69,7 +69,7 @@ def _tile(title: str, value: str, note: str, kind: str | None = None) -> Html:
     )
 
 
-def _summary(evidence: Evidence) -> Html:
+def _summary(evidence: Evidence, shown: Set[str]) -> Html:
     found: Sequence[tuple[str, str, str]] = [
         ("Pool", pool_line(evidence), "funnel"),
         ("Fit", fit_line(evidence), "fit"),
@@ -81,7 +81,8 @@ def _summary(evidence: Evidence) -> Html:
     rows: list[Child] = []
     for name, line, anchor in found:
         if line:
-            rows += [tag("dt", tag("a", name, href=f"#{anchor}")), tag("dd", line)]
+            term = tag("a", name, href=f"#{anchor}") if anchor in shown else name
+            rows += [tag("dt", term), tag("dd", line)]
     rows += [tag("dt", "Speed"), tag("dd", LATENCY)]
     return tag("dl", *rows, class_="summary")
 
@@ -173,6 +174,8 @@ def earlier_line(evidence: Evidence) -> str:
         return ""
     best, own = found[0], evidence.measured.figures["top1"]
     gap = 100 * (own - best.figures["top1"])
+    if abs(gap) < 0.05:
+        return f"Level with the best of {count(len(found))} kept, {best.name}."
     return (
         f"Best of {count(len(found))} kept: {best.name}, {percent(best.figures['top1'])}; this one is "
         f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} it."
