@@ -100,8 +100,8 @@ def test_a_test_runs_the_command(command: str) -> None:
     page = COMMANDS[command]
     named = proof(command, page)
     assert named, (
-        f"{page}: no test runs `{command}`; write one, and name it in PROOF of {HERE}: under the command's beginning, or "
-        "under the page when one test runs all of its commands"
+        f"{page}: no test runs `{command}`; write one, and name it in PROOF of {HERE}: under the command's "
+        "beginning, or under the page when one test runs all of its commands"
     )
     tree = ast.parse((ROOT / named[0]).read_text())
     assert named[1] in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

@@ -254,7 +254,7 @@ def test_evaluate(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return real(graph, images, expected)
 
     monkeypatch.setattr(export, "parity", count)
-    monkeypatch.setattr("stages.evaluate.latency.latencies", lambda *_: {})  # seconds of measuring
+    monkeypatch.setattr("stages.evaluate.latency.latencies", lambda *_: {"latency_ms": 1.0})
     calibration = []
     for changes in ({}, {"parity_images": 9, "calibration_bins": 100}):
         stage.params = stage.params.model_copy(update=changes)
