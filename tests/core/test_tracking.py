@@ -241,6 +241,42 @@ def test_sqlite_parent_children_and_repeats(tmp_path: Path, local: Path) -> None
         assert run_flush(local) == 0
 
 
+def test_parameters_beyond_every_limit_of_mlflow(local: Path) -> None:
+    many = {f"section.key_{number}": str(number) for number in range(250)}
+    odd = {
+        "task.classes": "x" * 9000,
+        "a>b": "",
+        "search.keywords.crème brûlée": "1",
+        "k" * 300: "2",
+    }
+    path = tracking.spool(record(parent_params={**many, **odd}, params=many), local)
+    kept = path.read_text()
+    for _ in range(2):
+        assert run_flush(local) == 0
+        assert not list(local.glob("*.rejected"))
+        _, (parent,), (child,) = runs(local)
+        assert len(parent.data.params) == 254
+        assert len(child.data.params) == 251
+        assert parent.data.params["task.classes"] == "x" * 6000
+        assert parent.data.params["search.keywords.cr_me br_l_e"] == "1"
+        assert parent.data.params["a_b"] == ""
+        path.write_text(kept)
+
+
+def test_two_may_make_the_database_at_the_same_time(tmp_path: Path) -> None:
+    code = "from pathlib import Path; from webdistill.lineage import store; print(store.connect(Path()).experiment)"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    answers = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], answers
+    assert len({output for output, _ in answers}) == 1
+
+
 def test_a_comparison_told_twice_is_one_tree_brought_up_to_date(
     tmp_path: Path, local: Path
 ) -> None:

@@ -104,7 +104,7 @@ def locked(root: Path) -> tuple[str, dict[str, str]]:
 
 
 def run_name(record: Record, root: Path) -> str:
-    """A name for people: `kd wrn-16-2->wrn-16-1 · 3fa2c1`."""
+    """A name for people: `kd wrn-16-2->wrn-16-1 · 3fa2c1`; what `dvc exp run` calls the experiment comes first."""
     if record.name:
         return record.name
     params = record.parent_params
@@ -115,7 +115,9 @@ def run_name(record: Record, root: Path) -> str:
         teacher = str(json.loads(card.read_text(encoding="utf-8"))["architecture"])
     except (OSError, ValueError, KeyError, TypeError):
         teacher = card.parent.name
-    return f"{method} {teacher}->{student} · {record.parent_key[:6]}"
+    named = os.environ.get("DVC_EXP_NAME")
+    first = f"{named} · " if named else ""
+    return f"{first}{method} {teacher}->{student} · {record.parent_key[:6]}"
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

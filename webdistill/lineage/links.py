@@ -162,12 +162,14 @@ def _history(store: Store, maker: Run | None, key: str, value: float, stamp: int
 
 def _link(store: Store, parent: Run, source: Source, record: Record) -> None:
     """The child run `<stage> (cached)`, one per stage and experiment; brought up to date if it names another maker."""
+    from mlflow.entities import Metric
+
     above, when = parent.info.run_id, stores.milliseconds(record.ended)
     maker = source.maker.info.run_id if source.maker is not None else UNKNOWN
     link = stores.find_or_create(
         store,
         LINK_TAG,
-        f"{record.parent_key} {source.stage}",
+        _key(record, source.stage),
         name=f"{source.stage} (cached)",
         start_time=when,
         tags={**record.tags, PARENT_TAG: above, CACHED_TAG: source.stage},
@@ -179,13 +181,21 @@ def _link(store: Store, parent: Run, source: Source, record: Record) -> None:
     if link.info.status != "RUNNING" and known.get(MAKER_TAG) == maker and same:
         return
     run = link.info.run_id
-    from mlflow.entities import Metric
-
     figures = [Metric(key, value, when, 0) for key, value in _figures(source).items()]
     stores.log_metrics(store, run, figures)
     stores.log_data(store, run, "output", source.outputs)
     stores.log_tags(store, run, {MAKER_TAG: maker, NOTE_TAG: _note(store, source)})
     store.client.set_terminated(run, status="FINISHED", end_time=when)
+
+
+def settle(store: Store, record: Record) -> None:
+    """The stage ran below this parent after all; its record came late, and a link took its place meanwhile."""
+    for link in stores.find(store, {LINK_TAG: _key(record, record.stage), MAKER_TAG: UNKNOWN}):
+        store.client.delete_run(link.info.run_id)
+
+
+def _key(record: Record, stage: str) -> str:
+    return f"{record.parent_key} {stage}"
 
 
 def _note(store: Store, source: Source) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from webdistill.core.tracking import Record
 from webdistill.lineage import links, model, summary
 from webdistill.lineage import store as stores
-from webdistill.lineage.links import STAGE_TAG
+from webdistill.lineage.links import CACHED_TAG, STAGE_TAG
 from webdistill.lineage.store import COST, NOTE_TAG, PARENT_TAG, Store
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def replay(store: Store, key: str, record: Record) -> None:
     stores.log_params(store, parent, record.parent_params)
     if own is not None:
         _stage(store, parent, own, record)
+        links.settle(store, record)
     found = links.sources(store, record, parent.info.run_id)
     for source in found:
         links.show(store, parent, source, record)
@@ -84,16 +85,16 @@ def _comparison(store: Store, parent: Run, record: Record) -> None:
 
 
 def _close(store: Store, parent: Run, own: Run | None, record: Record) -> None:
-    """End the runs. A parent has failed as long as the last attempt at one of its stages has."""
+    """End the runs. A parent has failed as long as the last attempt at one of its stages has, in whatever order told."""
     above = parent.info.run_id
     end = stores.milliseconds(record.ended) if own is not None else 0
-    last: dict[str, tuple[int, str]] = {}
+    last: dict[
+        str, tuple[int, str]
+    ] = {}  # of a stage: when it was tried or linked, and how it went
     for run in stores.find(store, {PARENT_TAG: above}):
         end = max(end, run.info.end_time or 0)
-        stage, mine = (
-            run.data.tags.get(STAGE_TAG),
-            own is not None and run.info.run_id == own.info.run_id,
-        )
+        mine = own is not None and run.info.run_id == own.info.run_id
+        stage = run.data.tags.get(STAGE_TAG) or run.data.tags.get(CACHED_TAG)
         if stage and (mine or run.info.status != "RUNNING"):
             status = record.status if mine else run.info.status
             last[stage] = max(last.get(stage, (0, "")), (run.info.start_time, status))

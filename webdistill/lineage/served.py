@@ -40,7 +40,7 @@ class Student(PythonModel):
             context.artifacts["student"], providers=["CPUExecutionProvider"]
         )
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """A column `image` -> one row per image. Raises ValueError with the number of an image that is none."""
         images = list(model_input["image"])
         parts = [
