@@ -192,7 +192,7 @@ def test_name_key_and_project_root(tmp_path: Path) -> None:
     (tmp_path / "teacher" / "config.json").write_text(json.dumps({"architecture": "wrn-16-2"}))
     params = {**record().parent_params, "task.teacher": "teacher"}
     named = record(parent_params=params)
-    assert tracking.run_name(named, tmp_path) == "kd wrn-16-2->wrn-16-1 · 3fa2c1"
+    assert tracking.run_name(named, tmp_path) == "3fa2c1 · kd wrn-16-2->wrn-16-1"
     key = tracking.experiment_key(params, tmp_path)
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "a.py").write_text("pass")
@@ -212,7 +212,7 @@ def test_sqlite_parent_children_and_repeats(tmp_path: Path, local: Path) -> None
     assert not list(local.glob("*.json")) + list(local.glob("*.files"))
     for _ in range(2):  # the second time round after the same record came again
         client, (parent,), children = runs(local)
-        assert parent.info.run_name == "kd teacher->wrn-16-1 · 3fa2c1"
+        assert parent.info.run_name == "3fa2c1 · kd teacher->wrn-16-1"
         assert parent.data.params == record().parent_params
         assert parent.data.metrics["search.rows"] == 7
         assert len(client.get_metric_history(parent.info.run_id, "distill.loss")) == 1500
@@ -225,7 +225,7 @@ def test_sqlite_parent_children_and_repeats(tmp_path: Path, local: Path) -> None
         )
         assert child.data.metrics == {
             "loss-_end": 0.5,
-            "cost/seconds": 12.5,
+            "system/seconds": 12.5,
             "loss": CURVE[-1][1],
         }
         assert child.data.params == {"task.seed": "0", "distill.method": "kd"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import Page, chromium
+from tests.browser import Browser, Page, chromium
 from webdistill.core import params, tracking
 from webdistill.core.tracking import Record
 from webdistill.lineage import flush, store
@@ -75,7 +75,7 @@ def experiment(number: int, spool: Path) -> None:
         tracking.spool(
             Record(
                 stage=stage,
-                parent_key=f"{number + 10:02x}c1f3".ljust(32, "0"),
+                parent_key=f"{number + 10:x}7c1f3".ljust(32, "0"),
                 parent_params=flat,
                 params={key: value for key, value in flat.items() if key.startswith(stage)},
                 inputs={f"data/{path}": digests.get(path, "0" * 32)},
@@ -114,51 +114,54 @@ def query(**values: Any) -> str:
     return urllib.parse.urlencode({key: json.dumps(value) for key, value in values.items()})
 
 
-def picture(page: Page, name: str) -> None:
+def look(browser: Browser, address: str, sign: str, name: str) -> Page:
+    """The page, once `sign` (JavaScript) is true, without MLflow's assistant on its right."""
+    page = browser.open(address, height=1000)
+    page.wait_for(sign)
+    page.evaluate("document.querySelector('[aria-label=Close], [aria-label=close]')?.click()")
     if KEEP:
-        page.screenshot(Path(KEEP) / name, height=900)
+        time.sleep(5)  # until it has settled
+        page.screenshot(Path(KEEP) / name, height=1000)
+    return page
+
+
+TABLE = """[...document.querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.innerText.trim()))"""
+LINES = """[...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data ?? [])
+    .map(line => ({name: line.name, x: [...line.x ?? []], y: [...line.y ?? []]}))"""
 
 
 def test_three_experiments_compared(told: tuple[str, str, list[Any]]) -> None:
     server, number, runs = told
     ids = [run.info.run_id for run in runs]
+    where = query(runs=ids, experiments=[number])
     with chromium() as browser:
-
-        def look(address: str, sign: str, name: str) -> Page:
-            page = browser.open(f"{server}/#/{address}")
-            try:
-                page.wait_for(sign)
-            except TimeoutError:
-                print(page.evaluate("document.body.innerText"))
-                page.screenshot(Path(KEEP) / ("bad" + name), height=900)
-                return page
-            time.sleep(3)
-            picture(page, name)
-            return page
-
         page = look(
-            f"compare-runs?{query(runs=ids, experiments=[number])}",
-            "document.body.innerText.includes('evaluate.top1')",
+            browser,
+            f"{server}/#/compare-runs?{where}",
+            f"{TABLE}.flat().includes('evaluate.top1')",
             "compare.png",
         )
-        text = page.evaluate("document.body.innerText")
-        print(text)
-        curves = query(
-            runs=ids, experiments=[number], plot_metric_keys=["distill.loss"], metric="distill.loss"
+        (Path(KEEP or "/tmp") / "compare.json").write_text(json.dumps(page.evaluate(TABLE)))
+        curves = query(plot_metric_keys=["distill.loss"], metric="distill.loss", x_axis="step")
+        page = look(
+            browser, f"{server}/#/metric?{where}&{curves}", f"{LINES}.length >= 3", "curves.png"
         )
+        (Path(KEEP or "/tmp") / "lines.json").write_text(json.dumps(page.evaluate(LINES)))
         look(
-            f"metric?{curves}",
-            "document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length == 3",
-            "curves.png",
-        )
-        look(
-            f"experiments/{number}/runs/{ids[1]}",
+            browser,
+            f"{server}/#/experiments/{number}/runs/{ids[1]}",
             "document.body.innerText.includes('Changed since')",
             "run.png",
         )
         look(
-            f"experiments/{number}/runs?compareRunsMode=CHART",
-            "document.body.innerText.includes('distill.loss')",
+            browser,
+            f"{server}/#/experiments/{number}/runs?compareRunsMode=CHART",
+            "document.body.innerText.includes('Model metrics')",
             "charts.png",
         )
-        look(f"experiments/{number}/runs", "document.body.innerText.includes('c1f3')", "runs.png")
+        look(
+            browser,
+            f"{server}/#/experiments/{number}/runs",
+            "document.body.innerText.includes('7c1f3')",
+            "runs.png",
+        )

@@ -35,19 +35,19 @@ def test_a_changed_parameter_makes_one_experiment_with_all_columns(project: Proj
     assert set(again) == {"distill", "evaluate", "report"} | cached("search", "filter")
     assert first.info.status == second.info.status == "FINISHED"
     costs = {
-        f"cost/{stage}.{name}"
+        f"system/{stage}.{name}"
         for stage in ("search", "filter")
         for name in ("seconds", "peak_memory_mib")
     }
     assert set(first.data.metrics) - set(second.data.metrics) == costs  # it took nothing this time
     assert second.data.metrics["filter.kept"] == 40
     assert second.data.metrics["distill.loss"] == pytest.approx(2 / 3.1)
-    assert second.data.metrics["cost/evaluate.latency_ms"] == 1.5
+    assert second.data.metrics["system/evaluate.latency_ms"] == 1.5
     for stage in ("search", "filter"):
         link, maker = again[f"{stage} (cached)"], ran[stage]
         assert link.data.tags[links.MAKER_TAG] == maker.info.run_id
         assert f"/runs/{maker.info.run_id})" in link.data.tags[NOTE_TAG]
-        measured = {key for key in maker.data.metrics if not key.startswith("cost/")}
+        measured = {key for key in maker.data.metrics if not key.startswith("system/")}
         assert set(link.data.metrics) == measured
     note = second.data.tags[NOTE_TAG]
     assert "`distill.epochs` 2 → 3" in note

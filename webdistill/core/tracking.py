@@ -104,7 +104,10 @@ def locked(root: Path) -> tuple[str, dict[str, str]]:
 
 
 def run_name(record: Record, root: Path) -> str:
-    """A name for people: `kd wrn-16-2->wrn-16-1 · 3fa2c1`; what `dvc exp run` calls the experiment comes first."""
+    """A name for people, `3fa2c1 · kd wrn-16-2->wrn-16-1`: MLflow cuts names short, so what tells them apart is first.
+
+    For `dvc exp run` that is the experiment's name, else the start of the key.
+    """
     if record.name:
         return record.name
     params = record.parent_params
@@ -115,9 +118,8 @@ def run_name(record: Record, root: Path) -> str:
         teacher = str(json.loads(card.read_text(encoding="utf-8"))["architecture"])
     except (OSError, ValueError, KeyError, TypeError):
         teacher = card.parent.name
-    named = os.environ.get("DVC_EXP_NAME")
-    first = f"{named} · " if named else ""
-    return f"{first}{method} {teacher}->{student} · {record.parent_key[:6]}"
+    first = os.environ.get("DVC_EXP_NAME") or record.parent_key[:6]
+    return f"{first} · {method} {teacher}->{student}"
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

@@ -85,7 +85,7 @@ def _comparison(store: Store, parent: Run, record: Record) -> None:
 
 
 def _close(store: Store, parent: Run, own: Run | None, record: Record) -> None:
-    """End the runs. A parent has failed as long as the last attempt at one of its stages has, in whatever order told."""
+    """End the runs. A parent has failed as long as the last attempt at one of its stages has, told in any order."""
     above = parent.info.run_id
     end = stores.milliseconds(record.ended) if own is not None else 0
     last: dict[
@@ -110,13 +110,16 @@ def metrics_of(record: Record) -> list[Metric]:
     """Metrics and curve points; raises TypeError or ValueError for what is not a number."""
     from mlflow.entities import Metric
 
-    stamp = stores.milliseconds(
-        record.ended
-    )  # fixed: repeated points are the same points to MLflow
+    end = stores.milliseconds(record.ended)  # fixed: repeated points are the same points to MLflow
     single = {key: value for key, value in record.metrics.items() if key not in record.curves}
     single |= {f"{COST}{key}": value for key, value in record.track_metrics.items()}
-    points = [(name, 0, value) for name, value in single.items()]
-    points += [(name, *point) for name, curve in record.curves.items() for point in curve]
+    points = [(name, value, end, 0) for name, value in single.items()]
+    for name, curve in record.curves.items():
+        for at, (step, value) in enumerate(
+            curve, 1
+        ):  # spread: some of MLflow's charts have time as their axis
+            share = (record.ended - record.started) * at / len(curve)
+            points.append((name, value, stores.milliseconds(record.started + share), int(step)))
     return [
-        Metric(stores.clean(name), float(value), stamp, int(step)) for name, step, value in points
+        Metric(stores.clean(name), float(value), when, step) for name, value, when, step in points
     ]

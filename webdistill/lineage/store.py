@@ -24,6 +24,8 @@ T = TypeVar("T")
 EXPERIMENT = "webdistill"
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
+KIND_TAG, TRAINING = "mlflow.experimentKind", "custom_model_development"  # else shown as GenAI
+COST = "system/"  # what a run took: MLflow shows it apart, as system metrics
 METRICS_PER_CALL = 1000  # from here on: MLflow's limits
 PARAMS_PER_CALL = 100
 KEY_LENGTH = 250
@@ -74,9 +76,12 @@ def _experiment(client: MlflowClient, root: Path) -> str:
     if found is None:
         local = not os.environ.get("MLFLOW_TRACKING_URI")
         place = (root / "mlruns").as_uri() if local else None
-        return str(client.create_experiment(name, artifact_location=place))
+        tags = {KIND_TAG: TRAINING}
+        return str(client.create_experiment(name, artifact_location=place, tags=tags))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    if KIND_TAG not in found.tags:
+        client.set_experiment_tag(found.experiment_id, KIND_TAG, TRAINING)
     return str(found.experiment_id)
 
 
@@ -143,15 +148,12 @@ def log_metrics(store: Store, run: str, metrics: Sequence[Metric], stage: str = 
 
 
 def of_stage(stage: str, metric: str) -> str:
-    """`loss` of distill -> `distill.loss`, `cost/seconds` -> `cost/distill.seconds`; as it is without a stage."""
+    """`loss` of distill -> `distill.loss`, `system/seconds` -> `system/distill.seconds`; as it is without a stage."""
     if not stage:
         return clean(metric)
     if metric.startswith(COST):
         return clean(f"{COST}{stage}.{metric.removeprefix(COST)}")
     return clean(f"{stage}.{metric}")
-
-
-COST = "cost/"  # what a run took; MLflow shows what is before the slash as a group
 
 
 def log_params(store: Store, run: Run, params: Mapping[str, object]) -> None:
