@@ -11,6 +11,7 @@ from webdistill.core import params
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
 from webdistill.life import command as life
+from webdistill.lineage import workspace
 
 
 def check(path: Path) -> str:
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("results", help="the figures of the last run and what to open")
     _add_check_teacher(commands)
     life.add_commands(commands)
+    workspace.add_command(commands)
     arguments = parser.parse_args(argv)
     try:
         text, code = _answer(arguments)
@@ -77,6 +79,8 @@ def _answer(arguments: argparse.Namespace) -> tuple[str, int]:
             return life.lost(arguments)
         case "prove-absent":
             return life.prove_absent(arguments)
+        case "track":
+            return workspace.track(Path.cwd())
         case _:
             return results(Path.cwd()), 0
 
