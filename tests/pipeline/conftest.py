@@ -73,6 +73,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         )
     for folder in ("clip", "teacher"):
         shutil.copytree(QUICKSTART / folder, root / "data/quickstart" / folder, ignore=ignore)
+    shutil.copytree(ROOT / "experiments", root / "experiments", ignore=ignore)
     for name in ("dvc.yaml", "params.yaml", "takedown.txt", ".dvcignore"):
         shutil.copy(ROOT / name, root / name)
     for name in ("web.parquet", "truth.parquet"):
