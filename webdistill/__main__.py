@@ -1,4 +1,4 @@
-"""python -m webdistill: check the parameters or a teacher, follow an image, or say what there is to open."""
+"""python -m webdistill: check parameters or a teacher, run stages side by side, follow an image, say what to open."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from webdistill.core import params
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
 from webdistill.life import command as life
+from webdistill.repro import command as parallel
 
 
 def check(path: Path) -> str:
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("results", help="the figures of the last run and what to open")
     _add_check_teacher(commands)
     life.add_commands(commands)
+    parallel.add_command(commands)
     arguments = parser.parse_args(argv)
     try:
         text, code = _answer(arguments)
@@ -77,6 +79,8 @@ def _answer(arguments: argparse.Namespace) -> tuple[str, int]:
             return life.lost(arguments)
         case "prove-absent":
             return life.prove_absent(arguments)
+        case "repro":
+            return parallel.repro(arguments)
         case _:
             return results(Path.cwd()), 0
 
