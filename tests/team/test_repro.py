@@ -112,22 +112,25 @@ def wait_until_gone(pids: list[int]) -> None:
         time.sleep(0.05)
 
 
-def test_cells_run_side_by_side_and_the_lock_is_that_of_a_serial_run(
-    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    assert main(["repro", "-j", "3"]) == 0
-    said = capsys.readouterr()
-    lines = said.err.splitlines()
-    assert lines[0] == "repro: 6 of 6 stages to look at, 3 at once"
-    assert lines[1:3] == ["repro: base started", lines[2]]
+def repro(*words: str) -> tuple[int, str, str]:
+    """-> exit code, stdout, stderr"""
+    process = start(*words)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def test_cells_run_side_by_side_and_the_lock_is_that_of_a_serial_run(toy: Path) -> None:
+    code, out, err = repro("-j", "3")
+    assert code == 0, err
+    lines = err.splitlines()
+    assert lines[:2] == ["repro: 6 of 6 stages to look at, 3 at once", "repro: base started"]
+    assert lines[2].startswith("repro: base done in ")
+    assert lines[2].endswith(" s; 5 left")
     assert lines[3:6] == [f"repro: cell@{name} started" for name in ("a-0", "a-1", "b-0")]
     assert lines[-2] == "repro: table started"
-    assert "; 5 left" in lines[2]
-    assert said.out.startswith("6 stages in ")
+    assert out.startswith("6 stages in ")
     parallel = read_yaml(toy / "dvc.lock")
-    assert main(["repro", "-j", "3"]) == 0
-    assert capsys.readouterr().out == "nothing to do: all 6 stages are up to date\n"
+    assert repro("-j", "3") == (0, "nothing to do: all 6 stages are up to date\n", "")
 
     for path in [*toy.glob("*.txt"), *toy.glob("cell-*"), toy / "dvc.lock"]:
         path.unlink()
@@ -135,19 +138,21 @@ def test_cells_run_side_by_side_and_the_lock_is_that_of_a_serial_run(
     assert read_yaml(toy / "dvc.lock") == parallel
 
 
-def test_a_failing_stage_shows_what_it_said(
-    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_a_failing_stage_shows_what_it_said(toy: Path) -> None:
     text = (toy / "dvc.yaml").read_text()
-    (toy / "dvc.yaml").write_text(text.replace("echo base >", "echo a word of farewell; exit 3; :"))
-    assert main(["repro", "-j", "2"]) == 1
-    said = capsys.readouterr()
-    assert "repro: base FAILED" in said.err
-    assert "    a word of farewell" in said.err
-    assert said.out.startswith("base failed, 0 done, 5 not started")
-    assert main(["repro", "no_such_stage"]) == 2
-    assert "no_such_stage" in capsys.readouterr().err
+    (toy / "dvc.yaml").write_text(text.replace("echo base >", "echo a last word; exit 3; echo >"))
+    code, out, err = repro("-j", "2")
+    assert code == 1
+    assert "repro: base FAILED" in err
+    assert "    a last word" in err.splitlines()
+    assert out.startswith("base failed, 0 done, 5 not started")
+
+
+def test_wrong_arguments_are_one_line(toy: Path) -> None:
+    code, _, err = repro("no_such_stage")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "no_such_stage" in err
     assert main(["repro", "-j", "0"]) == 2
 
 
