@@ -26,10 +26,11 @@ from tests.stages import test_distill as distilling
 from tests.stages import test_embed as embedding
 from tests.stages import test_evaluate as evaluating
 from tests.stages import test_prototypes as clustering
-from tests.stages import test_report as reporting
 from tests.stages import test_search as searching
 from tests.stages import test_select as selecting
 from tests.stages.filter_project import finish, photo, stage_for
+from tests.stages.report_project import build_project
+from tests.stages.report_stage import Stage as ReportStage
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
 from webdistill.core.params import load
@@ -268,7 +269,7 @@ def test_evaluate(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
-    reporting.build_project(root)
+    build_project(root)
     return root
 
 
@@ -278,9 +279,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=str,
 )
 def test_report(project: Path, changes: dict[str, Any]) -> None:
-    base, counts = reporting._Stage(project), []
+    base, counts = ReportStage(project), []
     for chosen in ({}, changes):
-        at_work = reporting._Stage(project)
+        at_work = ReportStage(project)
         at_work.params = Report(**(base.params.model_dump() | chosen))
         at_work.settings.sections["report"] = at_work.params
         text = page(gather(at_work))  # type: ignore[arg-type]
