@@ -1,4 +1,4 @@
-"""python -m webdistill: check the parameters or a teacher, follow an image, or say what there is to open."""
+"""python -m webdistill: check parameters or a teacher, run stages side by side, follow an image, say what to open."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
 from webdistill.kept import keep
 from webdistill.life import command as life
+from webdistill.lineage import workspace
+from webdistill.repro import command as parallel
 
 
 def check(path: Path) -> str:
@@ -68,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     _add_check_teacher(commands)
     life.add_commands(commands)
+    workspace.add_command(commands)
+    parallel.add_command(commands)
     arguments = parser.parse_args(argv)
     try:
         text, code = _answer(arguments)
@@ -92,6 +96,10 @@ def _answer(arguments: argparse.Namespace) -> tuple[str, int]:
             return life.lost(arguments)
         case "prove-absent":
             return life.prove_absent(arguments)
+        case "track":
+            return workspace.track(Path.cwd())
+        case "repro":
+            return parallel.repro(arguments)
         case _:
             return shown(Path.cwd(), arguments.keep), 0
 
