@@ -164,7 +164,8 @@ def read_nearest(path: Path) -> dict[int, list[str]]:
 
 def read_shards(pool: Path) -> list[Shard]:
     """The files of the pool, from the manifest that was checked when it was opened."""
-    return [Shard(name, **entry) for name, entry in sorted(read_json(pool / MANIFEST).items())]
+    entries = sorted(read_json(pool / MANIFEST).items())
+    return [Shard(name, entry["bytes"], entry["sha256"]) for name, entry in entries]
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
