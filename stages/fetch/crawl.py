@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -185,7 +186,7 @@ class Crawl:
 
         async def ask(number: int) -> None:
             at = int(wanted[number])
-            async with client.get(urls[at].as_py()) as reply:
+            async with client.get(urls[at].as_py(), partial(turns.aside, number)) as reply:
                 if reply.status == "ok":
                     await judging.put(at, reply)
                 else:

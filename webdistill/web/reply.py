@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 WebStatus = Literal[
     "ok",  # the body is complete
@@ -24,8 +23,7 @@ WEB_STATUSES: tuple[WebStatus, ...] = get_args(WebStatus)
 HTTP_MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A download: `status` "ok" means that `data` is complete, not that it is an image."""
 
     status: WebStatus

@@ -52,9 +52,13 @@ class Robots:
         self._ask = ask
         self._memo = Memo(self._find, _price, ROOM)
 
+    def known(self, url: URL) -> Rules | None:
+        """The rules that hold for the URL, or None if they have to be asked for."""
+        return self._memo.known(_origin(url))
+
     async def rules(self, url: URL) -> Rules:
         """The rules that hold for the URL."""
-        return await self._memo.get(f"{url.scheme}://{url.raw_authority}")
+        return await self._memo.get(_origin(url))
 
     async def close(self) -> None:
         """Stop what is being asked for."""
@@ -72,6 +76,10 @@ class Robots:
         detail = f"robots.txt: {reply.detail or reply.status}"
         failure = Reply(status, http_status=reply.http_status, detail=detail, robots="unreachable")
         return Rules(failure=failure)
+
+
+def _origin(url: URL) -> str:
+    return f"{url.scheme}://{url.raw_authority}"
 
 
 def parse(text: str) -> Rules:
