@@ -32,7 +32,8 @@ from webdistill.web.session import failure, open_session
 
 MAX_REDIRECTS = 4
 FIRST_PAUSE = 0.5  # seconds before the first retry, doubled for each further one
-DEAF = 8  # second chances in a row without an answer: the host gets one now and then, and no more
+DEAF = 8  # second chances in a row without an answer: from then on the host gets one
+PROBE = 10  # in so many times the deadline
 FEW_HOSTS = 100  # with more of them, connections are kept only where a next request is in sight
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 Aside = Callable[[], AbstractContextManager[None]]
@@ -201,7 +202,7 @@ class Client:
         with aside():
             await host.second.acquire()
         try:
-            if host.deaf >= DEAF and not host.probe(self._settings.timeout):
+            if host.deaf >= DEAF and not host.probe(PROBE * self._settings.timeout):
                 return None
             found = await self._follow(url, turn, clock, kind, patient=True)
             host.deaf = 0 if clock.heard else host.deaf + 1
