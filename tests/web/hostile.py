@@ -157,6 +157,10 @@ class Exchange:
                 await self.drip(BODY)
             case "silent":
                 await asyncio.sleep(60)
+            case "shy":
+                if self.times == 1:
+                    await asyncio.sleep(60)
+                await self.answer(200, BODY)
             case "endless":
                 await self.repeat(ok + b"\r\n", zeros)
             case "endless-chunks":
