@@ -171,7 +171,7 @@ def test_what_its_owner_refuses_later_is_forgotten(server: Server, tmp_path: Pat
     image = next(iter(work.outcomes())).image
     found = finish(work)
     assert (found[0].image, found[1]) == (image, Outcome("opted_out"))
-    assert sum(server.asked.values()) == 3, "robots.txt and once each"
+    assert sum(server.asked.values()) == 4, "robots.txt, tdmrep.json, and once each"
     assert finish(crawl(tmp_path, urls))[1].status == "ok"
     assert server.asked["127.0.0.1 /ok/1"] == 2, "its picture was not kept"
 

@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -53,12 +53,17 @@ class Manners:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is asked for: `heed`: robots.txt and opt-out headers count; `cut`: more than `cap` bytes are not read."""
+    """What is asked for.
+
+    `heed`: robots.txt and opt-out headers count; `cut`: more than `cap` bytes are not read; `delay`: seconds until the
+    host's next request, if that is more than usual.
+    """
 
     accept: str
     cap: int
     heed: bool = False
     cut: bool = False
+    delay: float = 0.0
 
 
 class _Clock:
@@ -118,7 +123,7 @@ class Client:
         self._text = _Kind("text/plain,*/*;q=0.5", LONGEST, cut=True)
         self._loopback = os.environ.get("WEBDISTILL_ALLOW_LOOPBACK") == "1"  # for tests
         self._hosts = Hosts(settings.per_host, settings.timeout)
-        self._robots = Robots(self._robots_txt)
+        self._robots = Robots(self._read_rules)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -155,8 +160,8 @@ class Client:
         url = parse_url(text)
         return await self._load(url.update_query(query), self._json) if url else Reply("bad_url")
 
-    async def _robots_txt(self, url: URL) -> Reply:
-        return await self._load(url, self._text)
+    async def _read_rules(self, url: URL, delay: float) -> Reply:
+        return await self._load(url, replace(self._text, delay=delay))
 
     async def _load(self, url: URL, kind: _Kind) -> Reply:
         turn = Turn(self._hosts)
@@ -215,7 +220,7 @@ class Client:
     ) -> Reply | None:
         """One try: a request and those it is redirected to, each with all checks anew. None: the deadline passed."""
         heed = kind.heed and self._settings.robots
-        verdict, delay = ("allowed" if heed else ""), self._settings.delay
+        verdict, delay = ("allowed" if heed else ""), max(self._settings.delay, kind.delay)
         for _ in range(MAX_REDIRECTS + 1):
             turn.leave()
             if heed:
@@ -261,7 +266,7 @@ class Client:
     ) -> Reply | URL:
         assert self._session is not None
         headers = {"Accept": kind.accept}
-        if kind is not self._text and turn.alone and len(self._hosts) > FEW_HOSTS:
+        if not kind.cut and turn.alone and len(self._hosts) > FEW_HOSTS:
             headers["Connection"] = "close"
         async with self._session.get(url, headers=headers, allow_redirects=False) as response:
             clock.heard = True
