@@ -12,7 +12,7 @@ import contextlib
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -22,6 +22,7 @@ from yarl import URL
 
 from webdistill import __version__
 from webdistill.core.errors import UserError
+from webdistill.web.clock import Clock
 from webdistill.web.hosts import SMALL, Hosts, Turn, retry_after
 from webdistill.web.names import Names, SystemNames
 from webdistill.web.normalise import join_url, parse_url
@@ -36,6 +37,7 @@ DEAF = 8  # second chances in a row without an answer: from then on the host get
 PROBE = 10  # in so many times the deadline
 FEW_HOSTS = 100  # with more of them, connections are kept only where a next request is in sight
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+TIMED_OUT = Reply("timeout", detail="no complete answer in time")
 Aside = Callable[[], AbstractContextManager[None]]
 
 
@@ -64,30 +66,6 @@ class _Kind:
     heed: bool = False
     cut: bool = False
     delay: float = 0.0
-
-
-class _Clock:
-    """What is left of a URL's deadline: it runs while the URL is asked for, not while it waits for its turn."""
-
-    __slots__ = ("heard", "left", "running", "silent")
-
-    def __init__(self, seconds: float) -> None:
-        self.left = seconds
-        self.heard = False  # whether the head of the latest answer has come
-        self.silent = False  # whether the latest try was given up for want of one
-        self.running = asyncio.timeout(None)
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """The time spent inside does not count."""
-        when, began = self.running.when(), asyncio.get_running_loop().time()
-        self.running.reschedule(None)
-        try:
-            yield
-        finally:
-            waited = asyncio.get_running_loop().time() - began
-            self.left += waited
-            self.running.reschedule(when + waited if when is not None else None)
 
 
 def contact_address(environment: Mapping[str, str]) -> str:
@@ -173,8 +151,8 @@ class Client:
     async def _ask(self, url: URL, turn: Turn, kind: _Kind, aside: Aside) -> Reply:
         """All tries, within the deadline; of those that failed the last complete one tells the cause."""
         assert self._contact, "no request without a contact"
-        reply = Reply("timeout", detail=f"no answer within {self._settings.timeout:g} s")
-        clock = _Clock(self._settings.timeout)
+        reply = TIMED_OUT
+        clock = Clock(self._settings.timeout)
         for attempt in range(self._settings.retries + 1):
             last = attempt == self._settings.retries
             found = await self._follow(url, turn, clock, kind, patient=last)
@@ -184,7 +162,7 @@ class Client:
             if last or _is_final(reply):
                 break
             if clock.silent:
-                return await self._once_more(url, turn, clock, kind, aside) or reply
+                return await self._once_more(url, turn, clock, kind, aside) or TIMED_OUT
             pause = max(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0), turn.held())
             if pause > clock.left:
                 break
@@ -195,7 +173,7 @@ class Client:
         return reply
 
     async def _once_more(
-        self, url: URL, turn: Turn, clock: _Clock, kind: _Kind, aside: Aside
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, aside: Aside
     ) -> Reply | None:
         """The last try of a URL on which a quick host kept silent, with all that is left of its deadline.
 
@@ -210,13 +188,14 @@ class Client:
             if host.deaf >= DEAF and not host.probe(PROBE * self._settings.timeout):
                 return None
             found = await self._follow(url, turn, clock, kind, patient=True)
-            host.deaf = 0 if clock.heard else host.deaf + 1
+            if clock.heard or found is None:
+                host.deaf = 0 if clock.heard else host.deaf + 1
             return found
         finally:
             host.second.release()
 
     async def _follow(
-        self, url: URL, turn: Turn, clock: _Clock, kind: _Kind, *, patient: bool
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, *, patient: bool
     ) -> Reply | None:
         """One try: a request and those it is redirected to, each with all checks anew. None: the deadline passed."""
         heed = kind.heed and self._settings.robots
@@ -241,7 +220,7 @@ class Client:
         return Reply("bad_redirect", detail=detail, robots=verdict)
 
     async def _request(
-        self, url: URL, turn: Turn, clock: _Clock, kind: _Kind, *, patient: bool
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, *, patient: bool
     ) -> Reply | URL | None:
         """One exchange under the clock: the body, where the server sends us, or None when the deadline passed."""
         began = asyncio.get_running_loop().time()
@@ -257,12 +236,12 @@ class Client:
             if clock.heard or patience == clock.left:
                 return None
             clock.silent = True
-            return Reply("timeout", detail=f"silent for {patience:.1f} s")
+            return TIMED_OUT
         finally:
             clock.left -= asyncio.get_running_loop().time() - began
 
     async def _exchange(
-        self, url: URL, turn: Turn, clock: _Clock, kind: _Kind, began: float
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, began: float
     ) -> Reply | URL:
         assert self._session is not None
         headers = {"Accept": kind.accept}
@@ -297,7 +276,7 @@ class Client:
 
 
 async def _read(
-    response: aiohttp.ClientResponse, turn: Turn, clock: _Clock, kind: _Kind
+    response: aiohttp.ClientResponse, turn: Turn, clock: Clock, kind: _Kind
 ) -> bytes | None:
     """The decoded body, or None as soon as it exceeds the cap (leaving the rest of an endless one where it is)."""
     if not kind.cut and (response.content_length or 0) > kind.cap:
