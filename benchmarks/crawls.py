@@ -36,12 +36,13 @@ Measured = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """What is crawled, by whom. `side`: of the pictures, px."""
+    """What is crawled, by whom. `side`: of the pictures, px; `file_format`: what ours stores."""
 
     tool: Literal["ours", "peer"]
     side: int
     count: int
     faults: Faults
+    file_format: Literal["jpeg", "webp"] = "jpeg"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,6 @@ class Setting:
     peer: Path | None
     processes: int
     slots: int
-    file_format: str
 
 
 class Server:
@@ -213,7 +213,7 @@ def parameters(job: Job, setting: Setting, urls: Path) -> dict[str, Any]:
     raw: dict[str, Any] = read_yaml(ROOT / "params.yaml")
     raw["task"]["threads"] = setting.processes
     raw["search"] |= {"local": urls.name, "columns": {}}
-    raw["fetch"] |= {"store_size": STORE_SIDE, "format": setting.file_format}
+    raw["fetch"] |= {"store_size": STORE_SIDE, "format": job.file_format}
     raw["fetch"] |= {"per_host": setting.slots, "delay": 0.0}
     if job.faults.hanging:
         raw["fetch"]["timeout"] = PATIENCE

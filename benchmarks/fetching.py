@@ -46,6 +46,9 @@ def plan(chosen: argparse.Namespace) -> dict[str, Row]:
         ours, peer = f"ours-{side}", f"peer-{side}"
         beside = peer if plain and chosen.peer else ours
         rows[ours] = Row(f"fetch, {side} px", Job("ours", side, chosen.count, fair), beside)
+        if plain and chosen.webp and side == chosen.sides[0]:
+            job = Job("ours", side, chosen.count, fair, "webp")
+            rows[f"webp-{side}"] = Row(f"fetch as lossless WebP, {side} px", job, beside)
         if beside == peer:
             label = f"img2dataset, {side} px"
             rows[peer] = Row(label, Job("peer", side, chosen.count, fair), peer)
@@ -165,7 +168,7 @@ def heading(chosen: argparse.Namespace, peer: str, load: float) -> str:
     """What was measured on what."""
     beside = f", by img2dataset {peer} as jpg" if peer else ""
     return (
-        f"{chosen.count:,} JPEGs ({chosen.images}), stored with a shorter side of {STORE_SIDE} px as {chosen.format}"
+        f"{chosen.count:,} JPEGs ({chosen.images}), stored with a shorter side of {STORE_SIDE} px as jpeg"
         f"{beside}; {chosen.processes} processes, {chosen.slots} requests at once; median of {chosen.repeat} "
         f"interleaved repetitions; load average before the run: {load:.2f}"
     )
@@ -197,7 +200,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("--scenarios", nargs="+", default=SCENARIOS, choices=SCENARIOS, help="default: all")
     help_sides = "shorter sides of the JPEGs; scenarios but plain take the first (%(default)s)"
     add("--sides", nargs="+", type=int, default=[64, 256], metavar="PX", help=help_sides)
-    add("--format", default="webp", choices=("webp", "jpeg"), help="what ours stores (%(default)s)")
+    add("--no-webp", dest="webp", action="store_false", help="leave out ours with lossless WebP")
     for name, default, meaning in (
         ("count", 20_000, "candidates"),
         ("many", 200_000, "candidates of the scenario memory"),
@@ -225,7 +228,7 @@ def main(given: Sequence[str] | None = None) -> None:
             progress(f"making {chosen.count:,} JPEGs of {side} px")
             write_pictures(chosen.images, chosen.count, side, work / f"pictures-{side}")
         interpreter = chosen.peer and chosen.peer.absolute()
-        setting = Setting(work, interpreter, chosen.processes, chosen.slots, chosen.format)
+        setting = Setting(work, interpreter, chosen.processes, chosen.slots)
         crawls = Crawls(setting)
         found = measure(rows, crawls, chosen.repeat)
         first = next(iter(rows))

@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from webdistill.core.errors import UserError
 from webdistill.core.params import Section
-from webdistill.models.compensation import Attention, Query
-from webdistill.models.names import Precision, parse
+from webdistill.models.names import Attention, Precision, Query, parse
 
 Uncertainty = Literal["energy", "max_softmax"]
 Weighting = Literal["disagreement", "agreement", "none"]

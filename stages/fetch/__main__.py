@@ -4,7 +4,6 @@ from webdistill.core.stage import Stage, run
 def main(stage: Stage) -> None:
     from stages.fetch.candidates import read_candidates
     from stages.fetch.crawl import Crawl
-    from stages.fetch.journal import room_on_disk
     from stages.fetch.ledger import Ledger
     from stages.fetch.summary import failures, table, write_failures
     from webdistill.core.files import write_table
@@ -12,27 +11,26 @@ def main(stage: Stage) -> None:
     from webdistill.images.pool import write_pool
 
     candidates = read_candidates(stage.input("data/search/candidates.parquet"), stage.input)
-    with room_on_disk(stage.work):
-        crawl = Crawl(candidates, stage.params, stage.work, stage.scratch(), stage.task.threads)
-        if crawl.known:
-            stage.log(f"{crawl.known:,} of {len(candidates):,} are known from an earlier run")
-        for _ in progress(
-            crawl.run(),
-            total=crawl.left,
-            unit="img",
-            label="fetch",
-            size=int,
-            note=crawl.tally.note,
-        ):
-            pass
-        ledger = Ledger(candidates)
-        with stage.output("pool") as folder:
-            stored = write_pool(ledger.settle(crawl.outcomes()), folder, stage.params.shard_size)
-        with stage.output("ledger.parquet") as path:
-            write_table(ledger.table(), path)
-        failed = failures(ledger.table())
-        with stage.output("failures.csv") as path:
-            write_failures(failed, path)
+    crawl = Crawl(candidates, stage.params, stage.work, stage.scratch(), stage.task.threads)
+    if crawl.known:
+        stage.log(f"{crawl.known:,} of {len(candidates):,} are known from an earlier run")
+    for _ in progress(
+        crawl.run(),
+        total=crawl.left,
+        unit="img",
+        label="fetch",
+        size=int,
+        note=crawl.tally.note,
+    ):
+        pass
+    ledger = Ledger(candidates)
+    with stage.output("pool") as folder:
+        stored = write_pool(ledger.settle(crawl.outcomes()), folder, stage.params.shard_size)
+    with stage.output("ledger.parquet") as path:
+        write_table(ledger.table(), path)
+    failed = failures(ledger.table())
+    with stage.output("failures.csv") as path:
+        write_failures(failed, path)
     stage.metrics(ledger.metrics())
     stage.when_published(crawl.clean)
     for line in table(failed):

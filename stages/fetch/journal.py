@@ -9,8 +9,6 @@ as absent. 24 bytes a record are in memory.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -24,32 +22,17 @@ import numpy as np
 
 from stages.fetch.outcomes import Outcome
 from webdistill.core.errors import UserError
-from webdistill.core.files import replace
+from webdistill.core.files import FULL, replace
 
 MAGIC = b"webdistill fetch journal 1\n"  # another first line: made by other code, so not used
 FRAME = struct.Struct("<II")
 BODY = struct.Struct("<16sBI")
 KEY = "S16"  # numpy: keys are as long as this, so that stripping zeros at the end cannot make two equal
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def digest(*parts: object) -> bytes:
     """A key made of everything that decides a candidate's result."""
     return hashlib.sha256(repr(parts).encode()).digest()[:16]
-
-
-@contextlib.contextmanager
-def room_on_disk(folder: Path) -> Iterator[None]:
-    """Turn what a full disk raises into UserError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise UserError(
-            f"the disk of {folder} is full ({os.strerror(error.errno or 0)}); make room and run the same command "
-            "again: what is finished is kept and not fetched again"
-        ) from None
 
 
 class Journal:

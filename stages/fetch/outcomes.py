@@ -12,7 +12,7 @@ from webdistill.web.reply import Reply, may_pass
 FetchStatus = Literal[
     "ok",  # in the pool
     "duplicate",  # same pixels as an earlier candidate, whose id the ledger names
-    "opted_out",  # the list (then never requested) or a header says that its owner does not want it used
+    "opted_out",  # the list (then never requested), a header or tdmrep.json says that its owner does not want it used
     "robots",  # robots.txt forbids it, or could not be read for a fault of the server
     "rate_limited",  # the host asks for more patience than fetch.timeout
     "not_found",  # no such file; HTTP 404 or 410

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from stages.search.keywords import Keywords, plain, whole_words
 from webdistill.web.normalise import SCHEME, normalise_url, strip_secrets
 
 NO_OPT_OUT = frozenset({"", "0", "false", "no", "none", "null", "nan"})
+ADDRESS = re.compile(r"https?://[^\s<>\"']+", re.IGNORECASE)
 BLOCK = 1 << 16  # rows that are Python values at a time
 
 
@@ -46,10 +48,18 @@ def _tidy(one: Found, keywords: Keywords) -> Found:
     return one._replace(
         url=one.url if one.source == "file" else normalise_url(one.url),
         query=query or keywords.first_in(one.caption),
+        caption=_without_secrets(one.caption),
         licence_url=strip_secrets(one.licence_url),
+        creator=_without_secrets(one.creator),
         landing_page=strip_secrets(one.landing_page),
+        attribution=_without_secrets(one.attribution),
         opt_out="" if one.opt_out.lower() in NO_OPT_OUT else one.opt_out,
     )
+
+
+def _without_secrets(text: str) -> str:
+    """The text, with what may be secret taken out of addresses in it."""
+    return ADDRESS.sub(lambda found: strip_secrets(found[0]), text) if "://" in text else text
 
 
 def _address(one: Found) -> str:

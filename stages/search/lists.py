@@ -14,6 +14,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from stages.search.columns import ambiguous, assign, known, matching, text
+from stages.search.features import class_name, class_names, query_column
 from stages.search.found import Found
 from webdistill.core.errors import UserError
 from webdistill.web.normalise import SCHEME, normalise_url
@@ -128,7 +129,7 @@ def _csv(path: Path, suffix: str, columns: Mapping[str, str]) -> _Batches:
     read = pacsv.ReadOptions(block_size=BLOCK, autogenerate_column_names=not layout.header)
     with pacsv.open_csv(path, read, parse, convert) as reader:
         for batch in reader:
-            yield _texts(batch, named), [False] * batch.num_rows
+            yield _texts(batch, named, {}), [False] * batch.num_rows
 
 
 def _layout(path: Path, delimiter: str) -> _Layout:
@@ -177,11 +178,13 @@ def _parquet(path: Path, columns: Mapping[str, str], image: str) -> _Batches:
             del chosen["url"]
         if not image and "url" not in chosen:
             raise _no_images(path, file.schema_arrow)
+        classes = class_names(file.schema_arrow)
+        chosen |= query_column(classes, chosen)
         wanted = list(dict.fromkeys([*chosen.values(), *([image] if image else [])]))
         size = PICTURES if image else ROWS
         for batch in file.iter_batches(batch_size=size, columns=wanted):
             holds = _valid(batch.column(image)) if image else [False] * batch.num_rows
-            yield _texts(batch, chosen), holds
+            yield _texts(batch, chosen, classes), holds
 
 
 def _no_images(path: Path, schema: pa.Schema) -> UserError:
@@ -193,9 +196,14 @@ def _no_images(path: Path, schema: pa.Schema) -> UserError:
     return _need(path, schema.names)
 
 
-def _texts(batch: pa.RecordBatch, chosen: Mapping[str, str]) -> dict[str, list[str]]:
+def _texts(
+    batch: pa.RecordBatch, chosen: Mapping[str, str], classes: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
     return {
-        ours: [known(ours, text(value)) for value in batch.column(theirs).to_pylist()]
+        ours: [
+            known(ours, text(class_name(value, classes.get(theirs))))
+            for value in batch.column(theirs).to_pylist()
+        ]
         for ours, theirs in chosen.items()
     }
 

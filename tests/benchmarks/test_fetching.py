@@ -43,7 +43,7 @@ def serving(
     work: Path, faults: Faults | None = None
 ) -> Iterator[tuple[Server, http.client.HTTPConnection]]:
     job = Job("ours", 40, COUNT, faults or Faults())
-    with Server(job, Setting(work, None, 1, 1, "webp"), port=0) as server:
+    with Server(job, Setting(work, None, 1, 1), port=0) as server:
         connection = http.client.HTTPConnection(server.url.split("/")[2], timeout=5)
         yield server, connection
         connection.close()
@@ -153,7 +153,7 @@ def test_latency_delays_each_answer_and_never_the_others(work: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_an_error(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    setting = Setting(work, None, 1, 1, "webp")
+    setting = Setting(work, None, 1, 1)
     job = Job("ours", 40, COUNT, Faults())
     with serving(work) as (server, _):
         port = int(server.url.split(":")[2].strip("/"))
@@ -242,14 +242,14 @@ def test_the_program_prints_tables_and_writes_the_same_figures(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     written = json.loads(report.read_text())
     found = written["results"]
-    assert list(found) == ["ours-32", "faults", "many"]
+    assert list(found) == ["ours-32", "webp-32", "faults", "many"]
     faults = Faults(0.10, 0.02)
     good = sum(faults.of(number) == 200 for number in range(60))
-    assert [one["images"] for one in found.values()] == [60, good, 120]
+    assert [one["images"] for one in found.values()] == [60, 60, good, 120]
     states = [one["runs"][0]["states"] for one in found.values()]
     assert states[0]["ok"] == 60  # no doubles
-    assert states[2]["ok"] == 120
-    assert states[1]["timeout"] == sum(faults.of(number) is None for number in range(60))
+    assert states[3]["ok"] == 120
+    assert states[2]["timeout"] == sum(faults.of(number) is None for number in range(60))
     assert found["faults"]["runs"][0]["seconds"] > 3  # what hangs is waited for
     assert all(one["peak_rss_mib"] > 50 for one in found.values())
     assert written["resume"]["pool"] == found["ours-32"]["runs"][0]["pool"]

@@ -122,6 +122,17 @@ def test_help_answers_without_heavy_imports(name: str) -> None:
     assert "--params" in done.stdout
 
 
+def test_reading_all_sections_takes_no_heavy_imports() -> None:
+    """Every stage does that when it starts."""
+    code = (
+        "import sys, pathlib; from webdistill.core.params import load; load(pathlib.Path('params.yaml'))\n"
+        "heavy = {'torch', 'pyarrow', 'numpy', 'mlflow', 'faiss', 'open_clip'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_mistyped_key_stops_a_stage_with_exit_code_2(tmp_path: Path) -> None:
     path = written(tmp_path, TEXT.replace("  epochs:", "  epoch:", 1))
     done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import operator
 import signal
 import sys
@@ -17,6 +18,15 @@ def test_results_keep_their_order() -> None:
     with Workers(2, operator.neg) as workers:
         batches = [[1, 2, 3], [4], [], *([n] for n in range(20))]
         assert list(workers.map(batches)) == [[-n for n in batch] for batch in batches]
+
+
+def test_processes_can_be_started_ahead_and_serve_the_first_items() -> None:
+    with Workers(2, eval) as workers:
+        workers.start()
+        assert len(multiprocessing.active_children()) == 2
+        started = {child.pid for child in multiprocessing.active_children()}
+        found = workers.map([["__import__('os').getpid()"]] * 20)
+        assert {pid for batch in found for pid in batch} <= started
 
 
 def test_a_crash_costs_one_item() -> None:

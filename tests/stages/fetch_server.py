@@ -63,6 +63,8 @@ class Server:
     async def _answer(self, host: str, path: str) -> tuple[int, bytes, str]:
         if path == "/robots.txt":
             return *ROBOTS.get(host, (404, b"")), ""
+        if path == "/.well-known/tdmrep.json":
+            return 404, b"", ""
         first = path not in self._seen
         self._seen.add(path)
         _, kind, number, *_ = path.split("/")

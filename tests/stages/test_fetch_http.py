@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 import stages.fetch.__main__ as fetch_main
+import stages.fetch.crawl as crawl_module
 from stages.fetch.candidates import COLUMNS, Candidates, read_candidates
 from stages.fetch.crawl import Crawl
 from stages.fetch.outcomes import STATUSES, Outcome
@@ -171,7 +172,7 @@ def test_what_its_owner_refuses_later_is_forgotten(server: Server, tmp_path: Pat
     image = next(iter(work.outcomes())).image
     found = finish(work)
     assert (found[0].image, found[1]) == (image, Outcome("opted_out"))
-    assert sum(server.asked.values()) == 3, "robots.txt and once each"
+    assert sum(server.asked.values()) == 4, "robots.txt, tdmrep.json, and once each"
     assert finish(crawl(tmp_path, urls))[1].status == "ok"
     assert server.asked["127.0.0.1 /ok/1"] == 2, "its picture was not kept"
 
@@ -193,6 +194,17 @@ def test_a_host_that_hangs_does_not_hold_up_the_others(server: Server, tmp_path:
     again = crawl(tmp_path, good)
     assert again.left == 0, "a crawl that was broken off has lost nothing"
     again.close()
+
+
+def test_who_waits_for_another_try_lets_others_go_first(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crawl_module, "AHEAD", 1)
+    urls = [server.url(path) for path in ("/status/500", "/ok/1", "/ok/2")]
+    found = finish(crawl(tmp_path, urls, per_host=1, retries=1))
+    assert [one.status for one in found] == ["http_error", "ok", "ok"]
+    asked = [line.split()[1] for line in server.log.read_text().splitlines()][2:]
+    assert asked == ["/status/500", "/ok/1", "/ok/2", "/status/500"]
 
 
 @pytest.mark.parametrize(("processes", "per_host"), [(1, 1), (2, 64)])

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.fetch.journal import FRAME, KEY, MAGIC, Journal, digest, room_on_disk
+from stages.fetch.journal import FRAME, KEY, MAGIC, Journal, digest
 from stages.fetch.outcomes import Outcome
 from webdistill.core.errors import UserError
+from webdistill.core.files import room_on_disk
 
 OUTCOMES = [
     Outcome("ok", "ab" * 16, 200, 3, "cd" * 32, "", "allowed", "", 1, 2, b"xyz"),

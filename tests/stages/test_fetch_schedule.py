@@ -66,6 +66,51 @@ def test_every_position_is_handed_out_once_within_the_limits() -> None:
     asyncio.run(Turns([], most=1).run(work, window=1))
 
 
+def test_who_is_aside_leaves_its_place_to_others() -> None:
+    """One place, and a window of one: the first would wait for the last for ever, were it not aside."""
+    turns, done = Turns(["http://a.example/"] * 5, most=1), list[int]()
+
+    async def work(at: int) -> None:
+        if at == 0:
+            with turns.aside(at):
+                await through.wait()
+        elif at == 4:
+            through.set()
+        done.append(at)
+
+    async def main() -> None:
+        await asyncio.wait_for(turns.run(work, window=1), 10)
+
+    through = asyncio.Event()
+    asyncio.run(main())
+    assert sorted(done) == [0, 1, 2, 3, 4]
+    assert done[-2:] in ([4, 0], [0, 4])
+
+
+def test_limits_hold_for_new_ones_while_others_come_from_aside() -> None:
+    urls = [f"http://{n % 2}.example/" for n in range(60)]
+    turns, new, back = Turns(urls, most=2), Counter[str](), 0
+    done = list[int]()
+
+    async def work(at: int) -> None:
+        nonlocal back
+        new[urls[at]] += 1
+        assert new[urls[at]] <= 2
+        assert back >= 3 or new.total() <= 3 - back
+        await asyncio.sleep(0.001)
+        new[urls[at]] -= 1
+        with turns.aside(at):
+            await asyncio.sleep(0.002)
+        back += 1
+        await asyncio.sleep(0.001)
+        back -= 1
+        done.append(at)
+
+    asyncio.run(turns.run(work, window=3))
+    assert sorted(done) == list(range(60))
+    assert turns.take() is None
+
+
 def test_the_note_tells_speed_share_and_the_commonest_failures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -130,6 +130,19 @@ def test_a_negative_word_in_any_caption_of_an_image_leaves_it_out() -> None:
     assert column(found, "opt_out") == ["", "noai"], "its row keeps copies out later"
 
 
+def test_addresses_in_texts_lose_their_secrets() -> None:
+    told = 'by <a href="https://me:pw@a.example/x?token=abc&w=3">Ada</a>, see https://a.example/?sig=1 (who? me: you)'
+    kept = 'by <a href="https://a.example/x?w=3">Ada</a>, see https://a.example/ (who? me: you)'
+    row = made(Found("http://a.example/", caption=told, creator=told, attribution=told)).table
+    assert [row.column(name)[0].as_py() for name in ("caption", "creator", "attribution")] == [
+        kept
+    ] * 3
+    plain = "Ada: what? token=1; mailto:x@a.example"
+    assert (
+        made(Found("http://a.example/", creator=plain)).table.column("creator")[0].as_py() == plain
+    )
+
+
 def test_no_user_info_and_no_token_is_kept() -> None:
     secret = "http://me:pw@a.example/x?token=abc&w=3"
     row = made(Found(secret, landing_page=secret, licence_url=secret)).table.to_pylist()[0]

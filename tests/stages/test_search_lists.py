@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +18,8 @@ from stages.search.keywords import Keywords
 from stages.search.local import open_local
 from webdistill.core.errors import UserError
 
-WEBMETA = Path(__file__).parents[3] / "shared" / "data" / "webmeta"
+ROOT = Path(__file__).parents[2]
+WEBMETA = ROOT.parent / "shared" / "data" / "webmeta"
 
 
 def write(path: Path, text: str) -> Path:
@@ -198,6 +202,63 @@ def test_missing_columns_name_those_found(tmp_path: Path) -> None:
             rows(tmp_path / "a.parquet", columns)
     with pytest.raises(UserError, match=r"search\.columns\.image: .* no column 'photo'"):
         rows(tmp_path / "a.parquet", {"image": "photo"})
+
+
+def test_class_numbers_of_hugging_face_become_names(tmp_path: Path) -> None:
+    """As `datasets` writes them: images as structs, classes as numbers whose names stand in the header."""
+    table = pa.table({
+        "img": [{"bytes": b"a", "path": None}, {"bytes": b"b", "path": None}, {"bytes": b"c", "path": None}],
+        "label": [1, 0, -1],
+    })  # fmt: skip
+    features = {
+        "img": {"_type": "Image"},
+        "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
+    }
+    header = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(header), tmp_path / "a.parquet")
+    assert [(one.source, one.query) for one in rows(tmp_path / "a.parquet")] == [
+        ("embedded", "dog"), ("embedded", "cat"), ("embedded", ""),
+    ]  # fmt: skip
+    assert [one.caption for one in rows(tmp_path / "a.parquet", {"caption": "label"})] == [
+        "dog",
+        "cat",
+        "",
+    ]
+    for broken in (
+        "{",
+        "[]",
+        '{"info": 1}',
+        '{"info": {"features": {"label": {"_type": "ClassLabel"}}}}',
+    ):
+        pq.write_table(
+            table.replace_schema_metadata({"huggingface": broken}), tmp_path / "b.parquet"
+        )
+        assert [one.query for one in rows(tmp_path / "b.parquet")] == [""] * 3
+
+
+@pytest.mark.skipif(not WEBMETA.is_dir(), reason="the real lists are not on this machine")
+@pytest.mark.parametrize(
+    ("local", "total"),
+    [
+        ("webmeta/img2dataset_test_1000.parquet", "1,000"),
+        ("webmeta/img2dataset_test_10000.parquet", "9,999"),  # one address twice
+        ("webmeta/Validation_GCC-1.1.0-Validation.tsv", "15,833"),
+        ("cifar10/test.parquet", "10,000"),
+        ("pacs/pacs_s64.parquet", "9,991"),
+    ],
+)
+def test_real_lists_and_images_in_a_dry_run(local: str, total: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "stages.search",
+        "--dry-run",
+        "--set",
+        f"search.local={WEBMETA.parent / local}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].split() == ["total", total, total]
 
 
 @pytest.mark.skipif(not WEBMETA.is_dir(), reason="the real lists are not on this machine")

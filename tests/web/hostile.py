@@ -40,6 +40,14 @@ ROBOTS = {
 }  # fmt: skip
 
 
+RESERVED = {
+    "reserved": b'[{"location": "/", "tdm-reservation": 1, "tdm-policy": "https://a.example/"}]',
+    "partly": b'[{"location": "/ok/mine*", "tdm-reservation": 1}, {"location": "/ok/mine/free", "tdm-reservation": 0}]',
+    "garbage": b"<!doctype html>",
+    "deny": b'[{"location": "/", "tdm-reservation": 1}]',
+}
+
+
 class State:
     """What happened since the last reset."""
 
@@ -97,6 +105,10 @@ class Exchange:
     async def behave(self) -> None:
         if self.path == "/robots.txt":
             await self.serve_robots()
+            return
+        if self.path == "/.well-known/tdmrep.json":
+            name = self.host.partition(".")[0]
+            await self.answer(200 if name in RESERVED else 404, RESERVED.get(name, b""))
             return
         words = self.path.partition("?")[0].strip("/").split("/")
         more = unquote("/".join(words[1:]))
@@ -157,6 +169,10 @@ class Exchange:
                 await self.drip(BODY)
             case "silent":
                 await asyncio.sleep(60)
+            case "shy":
+                if self.times == 1:
+                    await asyncio.sleep(60)
+                await self.answer(200, BODY)
             case "endless":
                 await self.repeat(ok + b"\r\n", zeros)
             case "endless-chunks":

@@ -69,7 +69,7 @@ def test_robots_redirects_and_tries_keep_the_distance_too(server: Server, ask: A
     urls = [server.url + "/hops/1", server.url + "/flaky/1", server.url + "/hang-up"]
     found = ask.statuses(*urls, delay=0.2, retries=1, robots=True)
     assert found == ["ok", "ok", "connection_error"]
-    assert len(server.requests) == 1 + 3 + 2 + 2
+    assert len(server.requests) == 2 + 3 + 2 + 2, "two about the host, then those for each URL"
     assert min(gaps(starts(server))) >= 0.2 - EARLY
 
 
@@ -188,7 +188,7 @@ def test_robots_txt_and_what_it_allows_share_a_connection(
 ) -> None:
     monkeypatch.setattr(client_module, "FEW_HOSTS", 0)
     ask(*(server.at(f"h{n}.test") + "/ok" for n in range(4)), robots=True)
-    assert len(server.requests) == 8
+    assert len(server.requests) == 12, "robots.txt, tdmrep.json and the image of each"
     assert server.connections == 4
 
 

@@ -321,8 +321,9 @@ def _run_locked(stage: Stage, main: Callable[[Stage], None]) -> None:
     files.remove(stage._out)
     status, outputs = "FAILED", {}
     try:
-        main(stage)
-        outputs = stage.publish()
+        with files.room_on_disk(stage.work):
+            main(stage)
+            outputs = stage.publish()
         status = "FINISHED"
     except UserError:
         raise

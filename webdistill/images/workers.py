@@ -57,6 +57,11 @@ class Workers(Generic[Item, Result]):
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
+    def start(self) -> None:
+        """Start the processes now, so that they are ready when the first items come."""
+        for _ in range(self._count):
+            self._running().submit(_apply, self._function, [], 0.0)
+
     async def apply(self, items: Sequence[Item]) -> list[Result]:
         """Results in the order of `items`, which travel to one process together."""
         executor = self._running()

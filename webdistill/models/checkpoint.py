@@ -21,7 +21,8 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, sha256_file, write_json
 from webdistill.core.params import Section
 from webdistill.models.cifar import Classifier
-from webdistill.models.compensation import Attention, Compensation, Query
+from webdistill.models.compensation import Compensation
+from webdistill.models.names import Attention, Query
 from webdistill.models.projected import Projected
 from webdistill.models.usercode import refuse_beside
 from webdistill.models.zoo import build

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from webdistill.models.compensation import Attention, Compensation, Query
+from webdistill.models.compensation import Compensation
+from webdistill.models.names import Attention, Query
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:

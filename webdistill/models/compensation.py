@@ -14,13 +14,12 @@ between -1 / LENGTH and 1 / LENGTH, so that keys and steps are as large for any 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Attention = Literal["additive", "dot", "random"]
-Query = Literal["logits", "features"]
+from webdistill.models.names import Attention, Query
 
 HIDDEN = 256  # dimensions in which query and prototypes meet
 LENGTH = 8.0  # of prototypes: entries of size 1 in 64 dimensions

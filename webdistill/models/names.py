@@ -17,6 +17,8 @@ from webdistill.core.errors import UserError
 
 Family = Literal["small", "big", "wide", "vgg", "compact", "torchvision", "timm", "code"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Attention = Literal["additive", "dot", "random"]  # of webdistill.models.compensation,
+Query = Literal["logits", "features"]  # and what of the student asks
 
 
 @dataclass(frozen=True)

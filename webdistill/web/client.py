@@ -12,7 +12,8 @@ import contextlib
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -21,18 +22,23 @@ from yarl import URL
 
 from webdistill import __version__
 from webdistill.core.errors import UserError
+from webdistill.web.clock import Clock
 from webdistill.web.hosts import SMALL, Hosts, Turn, retry_after
 from webdistill.web.names import Names, SystemNames
 from webdistill.web.normalise import join_url, parse_url
 from webdistill.web.optout import AGENT, opt_out
 from webdistill.web.reply import Reply, WebStatus, may_pass
-from webdistill.web.robots import ALLOW_ALL, LONGEST, Robots
+from webdistill.web.robots import LONGEST, Robots
 from webdistill.web.session import failure, open_session
 
 MAX_REDIRECTS = 4
 FIRST_PAUSE = 0.5  # seconds before the first retry, doubled for each further one
+DEAF = 8  # second chances in a row without an answer: from then on the host gets one
+PROBE = 10  # in so many times the deadline
 FEW_HOSTS = 100  # with more of them, connections are kept only where a next request is in sight
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+TIMED_OUT = Reply("timeout", detail="no complete answer in time")
+Aside = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,17 @@ class Manners:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is asked for: `heed`: robots.txt and opt-out headers count; `cut`: more than `cap` bytes are not read."""
+    """What is asked for.
+
+    `heed`: robots.txt and opt-out headers count; `cut`: more than `cap` bytes are not read; `delay`: seconds until the
+    host's next request, if that is more than usual.
+    """
 
     accept: str
     cap: int
     heed: bool = False
     cut: bool = False
+    delay: float = 0.0
 
 
 def contact_address(environment: Mapping[str, str]) -> str:
@@ -90,7 +101,7 @@ class Client:
         self._text = _Kind("text/plain,*/*;q=0.5", LONGEST, cut=True)
         self._loopback = os.environ.get("WEBDISTILL_ALLOW_LOOPBACK") == "1"  # for tests
         self._hosts = Hosts(settings.per_host, settings.timeout)
-        self._robots = Robots(self._robots_txt)
+        self._robots = Robots(self._read_rules)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -106,10 +117,11 @@ class Client:
         await self._names.close()
 
     @contextlib.asynccontextmanager
-    async def get(self, text: str) -> AsyncIterator[Reply]:
+    async def get(self, text: str, aside: Aside = nullcontext) -> AsyncIterator[Reply]:
         """Download one image; its turn is taken until the caller is done with the body, which bounds memory.
 
-        Never raises. Waiting for a turn, or for the host's robots.txt, does not count against the deadline.
+        Never raises. Waiting for a turn, or for the host's robots.txt, does not count against the deadline. `aside()`
+        surrounds the waiting for another try, during which the caller may let others go first.
         """
         url = parse_url(text)
         if url is None:
@@ -117,7 +129,7 @@ class Client:
             return
         turn = Turn(self._hosts)
         try:
-            yield await self._ask(url, turn, self._image)
+            yield await self._ask(url, turn, self._image, aside)
         finally:
             turn.leave()
 
@@ -126,54 +138,81 @@ class Client:
         url = parse_url(text)
         return await self._load(url.update_query(query), self._json) if url else Reply("bad_url")
 
-    async def _robots_txt(self, url: URL) -> Reply:
-        return await self._load(url, self._text)
+    async def _read_rules(self, url: URL, delay: float) -> Reply:
+        return await self._load(url, replace(self._text, delay=delay))
 
     async def _load(self, url: URL, kind: _Kind) -> Reply:
         turn = Turn(self._hosts)
         try:
-            return await self._ask(url, turn, kind)
+            return await self._ask(url, turn, kind, nullcontext)
         finally:
             turn.leave()
 
-    async def _ask(self, url: URL, turn: Turn, kind: _Kind) -> Reply:
+    async def _ask(self, url: URL, turn: Turn, kind: _Kind, aside: Aside) -> Reply:
         """All tries, within the deadline; of those that failed the last complete one tells the cause."""
         assert self._contact, "no request without a contact"
-        reply = Reply("timeout", detail=f"no answer within {self._settings.timeout:g} s")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.timeout) as clock:
-                for attempt in range(self._settings.retries + 1):
-                    reply = await self._follow(url, turn, clock, kind)
-                    if attempt == self._settings.retries or _is_final(reply):
-                        break
-                    pause = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0)
-                    pause = max(pause, turn.held())
-                    if pause > _left(clock):
-                        break
-                    turn.leave()
-                    await asyncio.sleep(pause)
+        reply = TIMED_OUT
+        clock = Clock(self._settings.timeout)
+        for attempt in range(self._settings.retries + 1):
+            last = attempt == self._settings.retries
+            found = await self._follow(url, turn, clock, kind, patient=last)
+            if found is None:  # the deadline has passed
+                break
+            reply = found
+            if last or _is_final(reply):
+                break
+            if clock.silent:
+                return await self._once_more(url, turn, clock, kind, aside) or TIMED_OUT
+            pause = max(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0), turn.held())
+            if pause > clock.left:
+                break
+            turn.leave()
+            with aside():
+                await asyncio.sleep(pause)
+            clock.left -= pause
         return reply
 
-    async def _follow(self, url: URL, turn: Turn, clock: asyncio.Timeout, kind: _Kind) -> Reply:
-        """One try: a request and those it is redirected to, each with all checks anew."""
+    async def _once_more(
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, aside: Aside
+    ) -> Reply | None:
+        """The last try of a URL on which a quick host kept silent, with all that is left of its deadline.
+
+        Few of one host at a time, so that they do not take the turns of all others; None: no answer, or the host has
+        not answered any of those before.
+        """
+        host = turn.host
+        turn.leave()
+        with aside():
+            await host.second.acquire()
+        try:
+            if host.deaf >= DEAF and not host.probe(PROBE * self._settings.timeout):
+                return None
+            found = await self._follow(url, turn, clock, kind, patient=True)
+            if clock.heard or found is None:
+                host.deaf = 0 if clock.heard else host.deaf + 1
+            return found
+        finally:
+            host.second.release()
+
+    async def _follow(
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, *, patient: bool
+    ) -> Reply | None:
+        """One try: a request and those it is redirected to, each with all checks anew. None: the deadline passed."""
         heed = kind.heed and self._settings.robots
-        verdict = "allowed" if heed else ""
+        verdict, delay = ("allowed" if heed else ""), max(self._settings.delay, kind.delay)
         for _ in range(MAX_REDIRECTS + 1):
-            with _stopped(clock):
-                turn.leave()
-                rules = await self._robots.rules(url) if heed else ALLOW_ALL
+            turn.leave()
+            if heed:
+                rules = self._robots.known(url) or await self._robots.rules(url)
                 refusal = rules.refusal(url)
                 if refusal is not None:
                     return refusal
                 delay = max(self._settings.delay, rules.delay)
-                if not await turn.enter((url.raw_host or "").rstrip("."), delay):
-                    return Reply("rate_limited", detail="the host asks for peace", robots=verdict)
-            try:
-                found = await self._request(url, turn, clock, kind)
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                found = failure(error)
-            if isinstance(found, Reply):
-                return replace(found, robots=verdict) if heed else found
+            if not await turn.enter((url.raw_host or "").rstrip("."), delay):
+                return Reply("rate_limited", detail="the host asks for peace", robots=verdict)
+            found = await self._request(url, turn, clock, kind, patient=patient)
+            if not isinstance(found, URL):
+                return found._replace(robots=verdict) if found is not None and heed else found
             if url.scheme == "https" and found.scheme == "http":
                 return Reply("bad_redirect", detail="from https to http", robots=verdict)
             url = found
@@ -181,14 +220,38 @@ class Client:
         return Reply("bad_redirect", detail=detail, robots=verdict)
 
     async def _request(
-        self, url: URL, turn: Turn, clock: asyncio.Timeout, kind: _Kind
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, *, patient: bool
+    ) -> Reply | URL | None:
+        """One exchange under the clock: the body, where the server sends us, or None when the deadline passed."""
+        began = asyncio.get_running_loop().time()
+        patience = clock.left if patient else min(clock.left, turn.patience())
+        clock.silent = clock.heard = False
+        clock.running = asyncio.timeout_at(began + patience)
+        try:
+            async with clock.running:
+                return await self._exchange(url, turn, clock, kind, began)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if not clock.running.expired():
+                return failure(error)
+            if clock.heard or patience == clock.left:
+                return None
+            clock.silent = True
+            return TIMED_OUT
+        finally:
+            clock.left -= asyncio.get_running_loop().time() - began
+
+    async def _exchange(
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, began: float
     ) -> Reply | URL:
-        """One exchange: the body, or where the server sends us."""
         assert self._session is not None
         headers = {"Accept": kind.accept}
-        if kind is not self._text and turn.alone and len(self._hosts) > FEW_HOSTS:
+        if not kind.cut and turn.alone and len(self._hosts) > FEW_HOSTS:
             headers["Connection"] = "close"
         async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+            clock.heard = True
+            turn.host.heard(asyncio.get_running_loop().time() - began)
+            if clock.running.when() != began + clock.left:  # less patience with silence
+                clock.running.reschedule(began + clock.left)
             status = response.status
             asked = response.headers.get("Retry-After", "")
             if status == 429 or (status == 503 and asked):
@@ -213,36 +276,25 @@ class Client:
 
 
 async def _read(
-    response: aiohttp.ClientResponse, turn: Turn, clock: asyncio.Timeout, kind: _Kind
+    response: aiohttp.ClientResponse, turn: Turn, clock: Clock, kind: _Kind
 ) -> bytes | None:
     """The decoded body, or None as soon as it exceeds the cap (leaving the rest of an endless one where it is)."""
     if not kind.cut and (response.content_length or 0) > kind.cap:
         return None
-    data = bytearray()
-    async for piece in response.content.iter_any():
-        data += piece
-        if len(data) > kind.cap:
-            return bytes(data[: kind.cap]) if kind.cut else None
-        if len(data) > SMALL:
-            with _stopped(clock):
+    stream = response.content
+    data = await stream.readany()
+    if len(data) <= min(SMALL, kind.cap) and stream.at_eof():  # it came in one piece
+        return data
+    body = bytearray(data)
+    while True:
+        if len(body) > kind.cap:
+            return bytes(body[: kind.cap]) if kind.cut else None
+        if len(body) > SMALL:
+            with clock.stopped():
                 await turn.grow()
-    return bytes(data)
-
-
-@contextlib.contextmanager
-def _stopped(clock: asyncio.Timeout) -> Iterator[None]:
-    """The time spent inside does not count against the deadline."""
-    left = _left(clock)
-    clock.reschedule(None)
-    try:
-        yield
-    finally:
-        clock.reschedule(asyncio.get_running_loop().time() + left)
-
-
-def _left(clock: asyncio.Timeout) -> float:
-    """Seconds until the deadline."""
-    return (clock.when() or 0.0) - asyncio.get_running_loop().time()
+        if stream.at_eof():
+            return bytes(body)
+        body += await stream.readany()
 
 
 def _is_final(reply: Reply) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import math
 import re
 import time
 from collections import OrderedDict
@@ -19,12 +20,20 @@ LARGE_BODIES = 8  # bodies above SMALL in memory at once,
 SMALL = 1 << 20  # in bytes
 HOSTS = 10_000  # hosts remembered; of the idle ones those idle longest are forgotten
 LONGEST_HOLD = 86_400.0  # seconds
+SILENCE = 1.0  # seconds without the head of an answer make a try hopeless at a host that is otherwise quick,
+SLOWER = 8.0  # or so many times what its slowest recent answer took,
+HEARD = 20  # once so many answers have come
+FADING = 0.99  # per answer: how the memory of a slow one fades
+SECOND_CHANCES = 8  # one in so many requests at once may be of URLs that were given up before
 
 
-class _Host:
+class Host:
     """One host. Times are of time.monotonic()."""
 
-    __slots__ = ("gate", "held_since", "held_until", "next_start", "slots", "users")
+    __slots__ = (
+        "answers", "deaf", "gate", "held_since", "held_until", "next_probe", "next_start", "second", "slots",
+        "slowest", "users",
+    )  # fmt: skip
 
     def __init__(self, per_host: int) -> None:
         self.slots = asyncio.Semaphore(per_host)
@@ -34,6 +43,23 @@ class _Host:
         self.users = 0
         self.next_start = self.held_until = 0.0
         self.held_since = 0.0  # of the first hold after the last answer; 0 = none
+        self.answers, self.slowest = 0, 0.0
+        self.second = asyncio.Semaphore(max(1, per_host // SECOND_CHANCES))
+        self.deaf = 0  # second chances in a row that were not answered
+        self.next_probe = 0.0
+
+    def heard(self, seconds: float) -> None:
+        """The head of an answer has come after so many seconds."""
+        self.answers += 1
+        self.slowest = max(seconds, self.slowest * FADING)
+
+    def probe(self, pause: float) -> bool:
+        """Whether a deaf host is to be tried again: once in `pause` seconds."""
+        now = time.monotonic()
+        if now < self.next_probe:
+            return False
+        self.next_probe = now + pause
+        return True
 
 
 class Hosts:
@@ -44,13 +70,13 @@ class Hosts:
         self.large = asyncio.Semaphore(LARGE_BODIES)
         self.patience = patience
         self._per_host = per_host
-        self._table: OrderedDict[str, _Host] = OrderedDict()
+        self._table: OrderedDict[str, Host] = OrderedDict()
 
-    def take(self, name: str) -> _Host:
+    def take(self, name: str) -> Host:
         """The host with one more user."""
         host = self._table.get(name)
         if host is None:
-            host = self._table[name] = _Host(self._per_host)
+            host = self._table[name] = Host(self._per_host)
             if len(self._table) > HOSTS:
                 self._forget()
         else:
@@ -75,7 +101,7 @@ class Turn:
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
-        self._host: _Host | None = None
+        self._host: Host | None = None
         self._slot = self._connected = self._large = False
 
     async def enter(self, name: str, delay: float) -> bool:
@@ -86,6 +112,14 @@ class Turn:
         host = self._host = self._hosts.take(name)
         await host.slots.acquire()
         self._slot = True
+        now, connections = time.monotonic(), self._hosts.connections
+        if not (host.gate.locked() or connections.locked()) and now >= max(
+            host.next_start, host.held_until
+        ):
+            await connections.acquire()  # at once
+            self._connected = True
+            host.next_start = now + delay
+            return True
         async with host.gate:
             while (now := time.monotonic()) < (until := max(host.next_start, host.held_until)):
                 held_for = host.held_until - (host.held_since or now)
@@ -102,6 +136,18 @@ class Turn:
         if not self._large:
             await self._hosts.large.acquire()
             self._large = True
+
+    @property
+    def host(self) -> Host:
+        """The host whose turn this is. Only after `enter` and before `leave`."""
+        assert self._host is not None
+        return self._host
+
+    def patience(self) -> float:
+        """Seconds to wait for the head of an answer."""
+        if self._host is None or self._host.answers < HEARD:
+            return math.inf
+        return max(SILENCE, SLOWER * self._host.slowest)
 
     @property
     def alone(self) -> bool:

@@ -30,12 +30,19 @@ class Memo(Generic[V]):
         self._known: OrderedDict[str, tuple[V, float, int]] = OrderedDict()
         self._running: dict[str, asyncio.Task[V]] = {}
 
+    def known(self, key: str) -> V | None:
+        """The answer, or None if it has to be found."""
+        known = self._known.get(key)
+        if known is None or monotonic() >= known[1]:
+            return None
+        self._known.move_to_end(key)
+        return known[0]
+
     async def get(self, key: str) -> V:
         """The answer, found now if it is not known."""
-        known = self._known.get(key)
-        if known is not None and monotonic() < known[1]:
-            self._known.move_to_end(key)
-            return known[0]
+        known = self.known(key)
+        if known is not None:
+            return known
         task = self._running.get(key)
         if task is None:
             task = self._running[key] = asyncio.create_task(self._learn(key))

@@ -2,7 +2,7 @@
 
 X-Robots-Tag (https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag), with the words noai and
 noimageai that image hosts send against training; tdm-reservation
-(https://www.w3.org/community/reports/tdmrep/CG-FINAL-tdmrep-20240510/). /.well-known/tdmrep.json is not asked for.
+(https://www.w3.org/community/reports/tdmrep/CG-FINAL-tdmrep-20240510/), whose file tdmrep.py reads.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 WebStatus = Literal[
     "ok",  # the body is complete
@@ -17,15 +16,14 @@ WebStatus = Literal[
     "dns_error",  # the name does not resolve
     "connection_error",  # refused, reset, cut short, TLS failure, not HTTP
     "robots",  # robots.txt refuses it, or the server fails to serve robots.txt
-    "opted_out_header",  # X-Robots-Tag or tdm-reservation refuses it
+    "opted_out_header",  # X-Robots-Tag, tdm-reservation or tdmrep.json refuses it
     "rate_limited",  # the host asks to come back later than the deadline allows
 ]
 WEB_STATUSES: tuple[WebStatus, ...] = get_args(WebStatus)
 HTTP_MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A download: `status` "ok" means that `data` is complete, not that it is an image."""
 
     status: WebStatus
@@ -33,7 +31,7 @@ class Reply:
     http_status: int = 0
     detail: str = ""
     robots: str = ""  # "allowed" | "disallowed" | "unreachable" | "" (not asked)
-    opt_out: str = ""  # the header that refuses, as "X-Robots-Tag: noai"
+    opt_out: str = ""  # what refuses, as "X-Robots-Tag: noai" or "tdmrep.json: 1"
 
 
 def may_pass(status: str, http_status: int) -> bool:
