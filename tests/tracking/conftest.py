@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent, indent
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from webdistill.lineage import store
+from webdistill.lineage import flush, store, workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,8 +139,31 @@ class Project:
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def repro(self, *flags: str) -> None:
-        self.run("dvc", "repro", *flags)
+    @property
+    def spool(self) -> Path:
+        return self.root / ".work" / "spool"
+
+    @contextmanager
+    def variables(self) -> Iterator[None]:
+        """This process has the environment of the project's commands."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in OURS:
+                patch.delenv(name, raising=False)
+            for name, value in {**QUIET, **self.environment}.items():
+                patch.setenv(name, value)
+            yield
+
+    def ran(self, *command: str, arrive: bool = True) -> None:
+        """A command that runs stages. Its records are carried from here: this process has imported MLflow already."""
+        self.spool.mkdir(parents=True, exist_ok=True)
+        with flush.locked(
+            self.spool, 60
+        ) as free:  # what stages start in the background finds nothing to do
+            assert free
+            self.run(*command)
+            if arrive:
+                with self.variables():
+                    assert flush.flush(self.spool) == 0
 
     def set(self, old: str, new: str) -> None:
         path = self.root / "params.yaml"
@@ -151,18 +175,16 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", "state")
 
-    def track(self, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "webdistill", "track", check=check)
+    def track(self) -> None:
+        with self.variables():
+            said, code = workspace.track(self.root)
+        assert code == 0, said
 
     def tree(self, *, repeated: bool = False) -> Tree:
         """What stands in the store once everything has arrived."""
-        flushed = self.run(sys.executable, "-m", "webdistill.lineage.flush", "--wait", "100")
-        assert not list((self.root / ".work" / "spool").glob("*.rejected")), flushed.stderr
-        with pytest.MonkeyPatch.context() as patch:
-            for name in OURS:
-                patch.delenv(name, raising=False)
-            for name, value in {**QUIET, **self.environment}.items():
-                patch.setenv(name, value)
+        with self.variables():
+            assert flush.main(["--folder", str(self.spool), "--wait", "100"]) == 0
+            assert not list(self.spool.glob("*.rejected"))
             return Tree(store.connect(self.root), repeated)
 
 
@@ -207,7 +229,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project before its first run, committed; copied by `project`."""
+    """The project before its first run, committed."""
     made = Project(tmp_path_factory.mktemp("bare"))
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "stages", made.root / "stages", ignore=ignored)
@@ -232,11 +254,22 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
-@pytest.fixture
-def project(bare: Project, blank: Path, tmp_path: Path) -> Project:
-    """A fresh copy of the project, with a store of its own."""
-    root = tmp_path / "project"
+@pytest.fixture(scope="session")
+def finished(bare: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after `dvc repro`, everything committed, its records still in the spool."""
+    bare.ran("dvc", "repro", arrive=False)
+    bare.commit()
+    root = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(bare.root, root)
+    shutil.rmtree(bare.spool)
+    return root
+
+
+@pytest.fixture
+def project(finished: Path, blank: Path, tmp_path: Path) -> Project:
+    """A copy of the finished project, with a store of its own."""
+    root = tmp_path / "project"
+    shutil.copytree(finished, root)
     shutil.copy(blank, root / "mlflow.db")
     return Project(root)
 
