@@ -223,6 +223,10 @@ def launch_flush(folder: Path, seconds: int = FLUSH_SECONDS) -> int:
     return process.pid
 
 
+def switched_off() -> bool:
+    return os.environ.get("WEBDISTILL_TRACKING", "").lower() == "off"
+
+
 def submit(record: Record, folder: Path) -> None:
     """Spool `record` and start a flush. Never fails a stage: trouble is one line on stderr."""
     submit_all([record], folder)
@@ -230,7 +234,7 @@ def submit(record: Record, folder: Path) -> None:
 
 def submit_all(records: Sequence[Record], folder: Path) -> None:
     """Spool `records` in this order and start one flush, as `submit` does."""
-    if os.environ.get("WEBDISTILL_TRACKING", "").lower() == "off":
+    if switched_off():
         return
     folder = project_root(folder.parent.parent) / ".work" / "spool"
     try:
