@@ -268,7 +268,7 @@ def test_parameters_beyond_every_limit_of_mlflow(local: Path) -> None:
 
 
 def test_two_may_make_the_database_at_the_same_time(tmp_path: Path) -> None:
-    code = "from pathlib import Path; from webdistill.lineage import store; print(store.connect(Path()).experiment)"
+    code = "from pathlib import Path; from webdistill.lineage import store; print(store.connect(Path.cwd()).experiment)"
     both = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
