@@ -95,12 +95,17 @@ def locked(root: Path) -> tuple[str, dict[str, str]]:
 
     As text: a stage has no time to parse it.
     """
-    path = root / "dvc.lock"
-    if not path.is_file():
-        return "", {}
-    files = sorted((root / "data").glob("*/metrics.json"))
-    measured = {file.parent.name: file.read_text(encoding="utf-8") for file in files}
-    return path.read_text(encoding="utf-8"), measured
+    files = {file.parent.name: file for file in sorted((root / "data").glob("*/metrics.json"))}
+    measured = {stage: _text(file) for stage, file in files.items()}
+    return _text(root / "dvc.lock"), {stage: text for stage, text in measured.items() if text}
+
+
+def _text(path: Path) -> str:
+    """Empty if it is not there, or not any more: DVC may be running another stage."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def run_name(record: Record, root: Path) -> str:
