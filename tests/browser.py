@@ -225,9 +225,10 @@ class Page:
         self._browser.listen(lambda: self._loaded, f"loading {address}")
 
     def look(self, dark: bool = False, media: Literal["screen", "print"] = "screen") -> None:
-        """Dark or light, as on a screen or on paper."""
+        """Dark or light; `print`: the tab shows what paper would."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
+        shown = media if media == "print" else ""  # "screen" would hold for paper, too
+        self.call("Emulation.setEmulatedMedia", media=shown, features=[scheme])
 
     def evaluate(self, script: str) -> Any:
         """Value of a JavaScript expression (a promise is awaited). Raises RuntimeError with what it threw."""

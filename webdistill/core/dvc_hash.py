@@ -11,15 +11,15 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import MANIFEST, md5_file, read_json
 
 
-def dvc_hash(path: Path, root: Path = Path()) -> str:
+def dvc_hash(path: Path, root: Path = Path(), *, afresh: bool = False) -> str:
     """md5 of a file; of a folder, md5 of DVC's listing of it and `.dir`.
 
-    What a manifest lists is not read again: its md5s were taken when the folder was written. `root`: where
-    `.dvcignore` is; its patterns apply to single names, as `__pycache__/` and `*.pyc`.
+    What a manifest lists is not read again, but `afresh`: its md5s were taken when the folder was written. `root`:
+    where `.dvcignore` is; its patterns apply to single names, as `__pycache__/` and `*.pyc`.
     """
     if not path.is_dir():
         return md5_file(path)
-    known, ignored = _listed(path), _ignored(root)
+    known, ignored = {} if afresh else _listed(path), _ignored(root)
     entries = []
     for file in path.rglob("*"):
         relative = file.relative_to(path)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from webdistill.core import dependencies, files, params, tracking
+from webdistill.core import dependencies, files, params, recorded, tracking
 from webdistill.core.dvc_hash import dvc_hash
 from webdistill.core.errors import UserError
 from webdistill.core.progress import progress
@@ -65,7 +65,8 @@ class Stage:
         self._cleanup: list[Callable[[], object]] = []
 
     def input(self, name: str) -> Path:
-        """A file or folder an earlier stage made, or the user's own. Folders are checked against their manifest.
+        """A file or folder an earlier stage made, or the user's own. Folders are checked against their manifest,
+        files against dvc.lock.
 
         In a cell (`--cell`) the cell's own `<stage>/...` is taken when it has it, else the one in `--from`.
         """
@@ -80,6 +81,8 @@ class Stage:
             dependencies.check_declared(self.root, self.name, path, self.settings.raw)
         if path.is_dir() and made_by:
             files.check_manifest(path)
+        else:
+            recorded.check_recorded(self.root, path)
         read = name if path == Path(name) else os.path.relpath(path, self.root)
         self.inputs[read], self.hashes[read] = files.digest(path), dvc_hash(path, self.root)
         return path
