@@ -29,7 +29,7 @@ LOG_BYTES = 1_000_000  # flush.log starts anew beyond this size
 # What decides about outputs: the code among the dependencies in dvc.yaml
 CODE = (
     "stages", "webdistill/core", "webdistill/images", "webdistill/models", "webdistill/web",
-    "webdistill/clustering.py",
+    "webdistill/clustering.py", "webdistill/kept.py",
 )  # fmt: skip
 
 _USERINFO = re.compile(r"(?<=://)[^/\s?#]*@")
