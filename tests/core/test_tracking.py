@@ -215,7 +215,11 @@ def test_sqlite_parent_children_and_repeats(tmp_path: Path, local: Path) -> None
         assert parent.info.run_name == "3fa2c1 · kd teacher->wrn-16-1"
         assert parent.data.params == record().parent_params
         assert parent.data.metrics["search.rows"] == 7
-        assert len(client.get_metric_history(parent.info.run_id, "distill.loss")) == 1500
+        points = client.get_metric_history(parent.info.run_id, "distill.loss")
+        assert len(points) == 1500
+        times = [point.timestamp for point in sorted(points, key=lambda point: point.step)]
+        assert times == sorted(times)  # some of MLflow's charts have time as their axis
+        assert (times[749], times[-1]) == (1_700_000_006_500, 1_700_000_012_750)
         assert {child.info.run_name for child in children} == {"search", "distill"}
         assert {child.data.tags[store.PARENT_TAG] for child in children} == {parent.info.run_id}
         (child,) = (child for child in children if child.info.run_name == "distill")
@@ -264,7 +268,7 @@ def test_parameters_beyond_every_limit_of_mlflow(local: Path) -> None:
 
 
 def test_two_may_make_the_database_at_the_same_time(tmp_path: Path) -> None:
-    code = "from pathlib import Path; from webdistill.lineage import store; print(store.connect(Path()).experiment)"
+    code = "from pathlib import Path; from webdistill.lineage import store; print(store.connect(Path.cwd()).experiment)"
     both = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent, indent
@@ -18,96 +19,11 @@ from typing import Any
 
 import pytest
 
-from webdistill.lineage import store
+from tests.tracking.tiny import DVC, LIST, MAIN, MAINS
+from webdistill.lineage import flush, store, workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 
-LIST = "data/quickstart/list.csv"
-MAINS = {
-    "search": """
-        _, *urls = stage.input(stage.params.local).read_text().split()
-        write("candidates.parquet", " ".join(urls))
-        stage.metrics({"rows": len(urls)})
-    """,
-    "filter": """
-        images = stage.input("data/search/candidates.parquet").read_text().split()
-        kept = images[: 40 if stage.params.min_score > 0 else 60]
-        write("kept.parquet", " ".join(kept))
-        write("dropped.parquet", "")
-        stage.metrics({"images": len(images), "kept": len(kept)})
-    """,
-    "distill": """
-        kept = stage.input("data/filter/kept.parquet").read_text().split()
-        if Path("broken").exists():
-            raise UserError("broken")
-        with stage.output("student") as folder:
-            (folder / "deep").mkdir(parents=True)
-            (folder / "weights").write_text(f"{len(kept)} {stage.params.epochs}")
-            (folder / "deep" / "card").write_text("card")
-        for epoch in range(1, stage.params.epochs + 1):
-            stage.curve("loss", 2 / (epoch + stage.params.lr), epoch)
-        stage.metrics({"images": len(kept), "loss": 2 / stage.params.epochs})
-    """,
-    "evaluate": """
-        kept, epochs = (stage.input("data/distill/student") / "weights").read_text().split()
-        top1 = 1 - 1 / int(epochs) / int(kept)
-        write("predictions.parquet", str(top1))
-        stage.metrics({"top1": top1, "teacher_top1": 0.9, "parameters": 1000, "worst_class_top1": 0.9 * top1})
-        stage.track_metrics({"latency_ms": 1.5})
-    """,
-    "report": """
-        for name in ("filter/kept.parquet", "distill/student", "evaluate/predictions.parquet"):
-            stage.input(f"data/{name}")
-        write("report.html", str(stage.settings.flat()))
-        stage.metrics({"bytes": 1})
-    """,
-}
-MAIN = """
-from pathlib import Path
-from webdistill.core.errors import UserError
-from webdistill.core.stage import Stage, run
-
-def main(stage: Stage) -> None:
-    def write(name, text):
-        with stage.output(name) as path:
-            path.write_text(text)
-{body}
-if __name__ == "__main__":
-    run("{name}", main)
-"""
-DVC = """
-stages:
-  search:
-    cmd: python -m stages.search
-    deps: [stages/search, '${search.local}']
-    params: [search]
-    outs: [data/search/candidates.parquet]
-    metrics: [data/search/metrics.json: {cache: false}]
-  filter:
-    cmd: python -m stages.filter
-    deps: [stages/filter, data/search/candidates.parquet]
-    params: [filter]
-    outs: [data/filter/kept.parquet, data/filter/dropped.parquet]
-    metrics: [data/filter/metrics.json: {cache: false}]
-  distill:
-    cmd: python -m stages.distill
-    deps: [stages/distill, data/filter/kept.parquet]
-    params: [distill]
-    outs: [data/distill/student]
-    metrics: [data/distill/metrics.json: {cache: false}]
-  evaluate:
-    cmd: python -m stages.evaluate
-    deps: [stages/evaluate, data/distill/student]
-    params: [evaluate]
-    outs: [data/evaluate/predictions.parquet]
-    metrics: [data/evaluate/metrics.json: {cache: false}]
-  report:
-    cmd: python -m stages.report
-    deps: [stages/report, data/filter/kept.parquet, data/distill/student, data/evaluate/predictions.parquet]
-    params: [task, search, filter, distill, evaluate, report]
-    outs: [data/report/report.html]
-    metrics: [data/report/metrics.json: {cache: false}]
-"""
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -138,8 +54,31 @@ class Project:
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def repro(self, *flags: str) -> None:
-        self.run("dvc", "repro", *flags)
+    @property
+    def spool(self) -> Path:
+        return self.root / ".work" / "spool"
+
+    @contextmanager
+    def variables(self) -> Iterator[None]:
+        """This process has the environment of the project's commands."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in OURS:
+                patch.delenv(name, raising=False)
+            for name, value in {**QUIET, **self.environment}.items():
+                patch.setenv(name, value)
+            yield
+
+    def ran(self, *command: str, arrive: bool = True) -> None:
+        """A command that runs stages. Its records are carried from here: this process has imported MLflow already."""
+        self.spool.mkdir(parents=True, exist_ok=True)
+        with flush.locked(
+            self.spool, 60
+        ) as free:  # what stages start in the background finds nothing to do
+            assert free
+            self.run(*command)
+            if arrive:
+                with self.variables():
+                    assert flush.flush(self.spool) == 0
 
     def set(self, old: str, new: str) -> None:
         path = self.root / "params.yaml"
@@ -151,18 +90,16 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", "state")
 
-    def track(self, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "webdistill", "track", check=check)
+    def track(self) -> None:
+        with self.variables():
+            said, code = workspace.track(self.root)
+        assert code == 0, said
 
     def tree(self, *, repeated: bool = False) -> Tree:
         """What stands in the store once everything has arrived."""
-        flushed = self.run(sys.executable, "-m", "webdistill.lineage.flush", "--wait", "100")
-        assert not list((self.root / ".work" / "spool").glob("*.rejected")), flushed.stderr
-        with pytest.MonkeyPatch.context() as patch:
-            for name in OURS:
-                patch.delenv(name, raising=False)
-            for name, value in {**QUIET, **self.environment}.items():
-                patch.setenv(name, value)
+        with self.variables():
+            assert flush.main(["--folder", str(self.spool), "--wait", "100"]) == 0
+            assert not list(self.spool.glob("*.rejected"))
             return Tree(store.connect(self.root), repeated)
 
 
@@ -207,7 +144,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project before its first run, committed; copied by `project`."""
+    """The project before its first run, committed."""
     made = Project(tmp_path_factory.mktemp("bare"))
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "stages", made.root / "stages", ignore=ignored)
@@ -232,11 +169,22 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
-@pytest.fixture
-def project(bare: Project, blank: Path, tmp_path: Path) -> Project:
-    """A fresh copy of the project, with a store of its own."""
-    root = tmp_path / "project"
+@pytest.fixture(scope="session")
+def finished(bare: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after `dvc repro`, everything committed, its records still in the spool."""
+    bare.ran("dvc", "repro", arrive=False)
+    bare.commit()
+    root = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(bare.root, root)
+    shutil.rmtree(bare.spool)
+    return root
+
+
+@pytest.fixture
+def project(finished: Path, blank: Path, tmp_path: Path) -> Project:
+    """A copy of the finished project, with a store of its own."""
+    root = tmp_path / "project"
+    shutil.copytree(finished, root)
     shutil.copy(blank, root / "mlflow.db")
     return Project(root)
 

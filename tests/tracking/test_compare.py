@@ -32,6 +32,14 @@ CONFIGURATIONS: list[dict[str, Any]] = [
 ]
 
 
+NAMES = ["kd wrn-16-2->wrn-16-1", "simkd wrn-16-2->wrn-16-1", "kd wrn-16-2->wrn-16-1"]
+STAGES = ("search", "fetch", "filter", "distill", "evaluate")
+
+
+def loss(start: float, epoch: int) -> float:
+    return start * math.exp(-epoch / 12) + 0.5
+
+
 def experiment(number: int, spool: Path) -> None:
     """What the stages of one configuration leave in the spool; the first stages of the second one were cached."""
     changes = CONFIGURATIONS[number]
@@ -58,9 +66,7 @@ def experiment(number: int, spool: Path) -> None:
             "ece": 0.1 + number / 50,
         },
     }
-    curve = [
-        (epoch, (2 + number / 4) * math.exp(-epoch / 12) + 0.5) for epoch in range(1, epochs + 1)
-    ]
+    curve = [(epoch, loss(2 + number / 4, epoch)) for epoch in range(1, epochs + 1)]
     reads = [
         "quickstart/web.parquet",
         *(f"{stage}/{name}" for stage in outputs for name in outputs[stage]),
@@ -114,54 +120,81 @@ def query(**values: Any) -> str:
     return urllib.parse.urlencode({key: json.dumps(value) for key, value in values.items()})
 
 
-def look(browser: Browser, address: str, sign: str, name: str) -> Page:
+def look(browser: Browser, address: str, sign: str) -> Page:
     """The page, once `sign` (JavaScript) is true, without MLflow's assistant on its right."""
     page = browser.open(address, height=1000)
     page.wait_for(sign)
-    page.evaluate("document.querySelector('[aria-label=Close], [aria-label=close]')?.click()")
-    if KEEP:
-        time.sleep(5)  # until it has settled
-        page.screenshot(Path(KEEP) / name, height=1000)
+    page.evaluate("document.querySelector('button[aria-label=Close]')?.click()")
     return page
 
 
-TABLE = """[...document.querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.innerText.trim()))"""
+def keep(page: Page, name: str, top: int, height: int) -> None:
+    """For the documentation, if a folder was named."""
+    if KEEP:
+        time.sleep(4)  # until it has settled
+        page.screenshot(Path(KEEP) / name, top, height)
+
+
+METRIC = "[...document.querySelectorAll('a[title=\"Plot chart\"]')]"
+TABLE = """Object.fromEntries([...document.querySelectorAll('tr')]
+    .map(row => [...row.cells].map(cell => cell.innerText.trim())).map(([name, ...rest]) => [name, rest]))"""
 LINES = """[...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data ?? [])
-    .map(line => ({name: line.name, x: [...line.x ?? []], y: [...line.y ?? []]}))"""
+    .map(line => [line.name, {x: [...line.x ?? []], y: [...line.y ?? []]}])"""
+SCROLL = """[...document.querySelectorAll('main, main *')]
+    .filter(e => e.clientHeight > 600 && e.scrollHeight > e.clientHeight + 50
+        && /auto|scroll/.test(getComputedStyle(e).overflowY)).forEach(e => e.scrollTop = 640)"""
 
 
 def test_three_experiments_compared(told: tuple[str, str, list[Any]]) -> None:
+    """Readable names, the parameters that differ and no others, final metrics of all stages, three curves."""
     server, number, runs = told
-    ids = [run.info.run_id for run in runs]
-    where = query(runs=ids, experiments=[number])
+    where = query(runs=[run.info.run_id for run in runs], experiments=[number])
     with chromium() as browser:
-        page = look(
-            browser,
-            f"{server}/#/compare-runs?{where}",
-            f"{TABLE}.flat().includes('evaluate.top1')",
-            "compare.png",
-        )
-        (Path(KEEP or "/tmp") / "compare.json").write_text(json.dumps(page.evaluate(TABLE)))
-        curves = query(plot_metric_keys=["distill.loss"], metric="distill.loss", x_axis="step")
-        page = look(
-            browser, f"{server}/#/metric?{where}&{curves}", f"{LINES}.length >= 3", "curves.png"
-        )
-        (Path(KEEP or "/tmp") / "lines.json").write_text(json.dumps(page.evaluate(LINES)))
-        look(
-            browser,
-            f"{server}/#/experiments/{number}/runs/{ids[1]}",
-            "document.body.innerText.includes('Changed since')",
-            "run.png",
-        )
-        look(
-            browser,
-            f"{server}/#/experiments/{number}/runs?compareRunsMode=CHART",
-            "document.body.innerText.includes('Model metrics')",
-            "charts.png",
-        )
-        look(
-            browser,
-            f"{server}/#/experiments/{number}/runs",
-            "document.body.innerText.includes('7c1f3')",
-            "runs.png",
-        )
+        page = look(browser, f"{server}/#/compare-runs?{where}", f"{METRIC}.length > 0")
+        named = [f"{key}7c1f3 · {rest}" for key, rest in zip("abc", NAMES, strict=True)]
+        table = page.evaluate(TABLE)
+        assert table["Run Name:"] == named
+        assert table["distill.batch_size"] == ["64", "64", "64"]
+        metrics = page.evaluate(f"{METRIC}.map(a => a.innerText.trim())")
+        assert {name.split(".")[0] for name in metrics if "/" not in name} == {*STAGES}
+
+        for switch in ("Parameters", "Metrics"):
+            page.evaluate(
+                f"document.querySelector('[aria-label^=\"{switch} - Show diff\"]').click()"
+            )
+        page.wait_for(f"{METRIC}.length < {len(metrics)}")
+        table = page.evaluate(TABLE)
+        differing = {
+            "distill.epochs": ["60", "60", "30"],
+            "distill.method": ["kd", "simkd", "kd"],
+            "distill.temperature": ["4.0", "2.0", "4.0"],
+            "filter.min_score": ["0.02", "0.02", "0.05"],
+        }
+        assert {
+            key: table[key] for key in table if "." in key and "webdistill" not in key
+        } == differing
+        metrics = page.evaluate(f"{METRIC}.map(a => a.innerText.trim())")
+        model = ["distill.loss", "evaluate.ece", "evaluate.top1", "filter.kept"]
+        assert [name for name in metrics if not name.startswith(store.COST)] == model
+        shown = page.evaluate("document.body.innerText").split()
+        at = shown.index("0.75")
+        assert shown[at : at + 6] == ["0.75", "0.77", "0.79", "5800", "5800", "4900"]
+        page.evaluate(SCROLL)
+        keep(page, "compare.png", 0, 1000)
+
+        page = look(browser, page.evaluate(f"{METRIC}[0].href"), f"{LINES}.length >= 3")
+        lines = dict(page.evaluate(LINES))
+        assert list(lines) == named
+        for line, (epochs, start) in zip(
+            lines.values(), ((60, 2), (60, 2.25), (30, 2.5)), strict=True
+        ):
+            assert line["x"] == list(range(1, epochs + 1))
+            assert line["y"] == pytest.approx([loss(start, epoch) for epoch in line["x"]])
+        keep(page, "curves.png", 0, 500)
+
+        second = f"{server}/#/experiments/{number}/runs/{runs[1].info.run_id}"
+        page = look(browser, second, "document.body.innerText.includes('Changed since')")
+        for text in ("77.0% top-1", "filter (cached)", "distill.method kd → simkd"):
+            page.wait_for(f"document.body.innerText.includes({json.dumps(text)})")
+        links = page.evaluate("[...document.querySelectorAll('a')].map(a => a.href)")
+        assert any(link.endswith(f"/runs/{runs[0].info.run_id}") for link in links)

@@ -183,3 +183,12 @@ def test_only_outputs_of_stages_have_makers() -> None:
     assert links.made_by("pipelines/compare/pool/fetch/pool", cell=False) is None
     assert links.made_by("pipelines/compare/pool/fetch/pool", cell=True) == "fetch"
     assert links.made_by("pool/fetch", cell=True) is None
+
+
+def test_a_lock_read_while_it_was_written_says_nothing(tmp_path: Path) -> None:
+    assert links.read_lock("stages:\n  filter:\n    outs: [") == {}
+    assert links.read_lock("") == {}
+    (tmp_path / "data" / "filter" / "metrics.json").mkdir(
+        parents=True
+    )  # as good as gone: cannot be read
+    assert tracking.locked(tmp_path) == ("", {})

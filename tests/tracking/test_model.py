@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -134,6 +135,28 @@ def test_predicts_on_raw_images_what_the_network_says(
     assert info.signature.inputs.input_names() == ["image"]
     assert info.signature.outputs.input_names() == ["class", "probability", "probabilities"]
     assert loaded.predict(loaded.input_example).shape == (1, 3)
+
+
+def test_the_examples_of_the_documentation_run(
+    place: tuple[store.Store, Path],
+    student: tuple[Deployable, list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (where, spool), (_, files) = place, student
+    tracking.spool(record(files), spool)
+    assert carry(spool) == 0
+    page = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
+    predict, choose = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("dog.jpg").write_bytes(encoded("JPEG", (40, 30), 1))
+    scope: dict[str, Any] = {}
+    exec(predict, scope)
+    assert any(name in capsys.readouterr().out for name in CLASSES)
+    assert choose.count("3") == 1
+    exec(choose.replace("3", "1"), scope)
+    assert int(where.client.get_model_version_by_alias(NAME, "champion").version) == 1
 
 
 def test_what_is_no_image_is_refused_with_the_reason() -> None:

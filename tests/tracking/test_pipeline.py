@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from webdistill.core.dvc_hash import dvc_hash
+from webdistill.core.errors import UserError
 from webdistill.lineage import links
 from webdistill.lineage.store import NOTE_TAG
 
@@ -26,9 +28,8 @@ def cached(*stages: str) -> set[str]:
 
 
 def test_a_changed_parameter_makes_one_experiment_with_all_columns(project: Project) -> None:
-    project.repro()
     project.set("  epochs: 2\n", "  epochs: 3\n")
-    project.repro()
+    project.ran("dvc", "repro")
     tree = project.tree()
     (first, second), (ran, again) = tree.parents, tree.below
     assert set(ran) == ALL
@@ -54,61 +55,53 @@ def test_a_changed_parameter_makes_one_experiment_with_all_columns(project: Proj
     assert f"**{second.data.metrics['evaluate.top1']:.1%}** top-1" in note
     assert "outputs as before" in note
 
+    _digests_are_those_of_dvc_lock(project, again)
     project.set("  epochs: 3\n", "  epochs: 2\n")
-    project.repro()  # everything from the run cache
-    project.track()
-    project.set("  epochs: 2\n", "  epochs: 3\n")
-    project.repro()
+    with pytest.raises(
+        UserError, match=r"stage 'distill' is not up to date: params\.yaml: distill;"
+    ):
+        project.track()
+    project.ran("dvc", "repro")  # everything from the run cache
     project.track()
     assert project.tree().ids == tree.ids
 
-    _digests_are_those_of_dvc_lock(project, tree.parents[1].info.run_id)
-    project.set("  epochs: 3\n", "  epochs: 4\n")
-    refused = project.track(check=False)
-    assert refused.returncode == 2
-    assert "stage 'distill' is not up to date: params.yaml: distill;" in refused.stderr
 
-
-def _digests_are_those_of_dvc_lock(project: Project, experiment: str) -> None:
+def _digests_are_those_of_dvc_lock(project: Project, below: dict[str, Any]) -> None:
     lock = links.read_lock((project.root / "dvc.lock").read_text())
     assert set(lock) == ALL
     for stage in lock.values():
         for path, digest in stage.outputs.items():
             assert dvc_hash(project.root / path, project.root) == digest
-    tree = project.tree()
-    (below,) = (
-        b for p, b in zip(tree.parents, tree.below, strict=True) if p.info.run_id == experiment
-    )
     datasets = {d.dataset.name: d.dataset.digest for d in below["evaluate"].inputs.dataset_inputs}
     assert datasets["data/distill/student"] == lock["distill"].outputs["data/distill/student"]
     assert datasets["data/distill/student"].endswith(".dir")
-    assert (
-        datasets["data/evaluate/metrics.json"]
-        == lock["evaluate"].outputs["data/evaluate/metrics.json"]
-    )
+    made = lock["evaluate"].outputs["data/evaluate/metrics.json"]
+    assert datasets["data/evaluate/metrics.json"] == made
 
 
 def test_experiments_of_dvc_here_queued_and_from_the_run_cache(project: Project) -> None:
-    project.run("dvc", "exp", "run", "-n", "short")
-    project.run("dvc", "exp", "run", "-n", "longer", "-S", "distill.epochs=3")
+    """`dvc queue` works in throw-away copies of the project."""
+    project.ran("dvc", "exp", "run", "-n", "longer", "-S", "distill.epochs=3")
     for name, epochs in (("queued-a", 4), ("queued-b", 5)):
         project.run("dvc", "exp", "run", "--queue", "-n", name, "-S", f"distill.epochs={epochs}")
     project.run("dvc", "queue", "start")
-    project.run("dvc", "queue", "logs", "-f", "queued-a")
-    project.run("dvc", "queue", "logs", "-f", "queued-b")
+    project.ran("dvc", "queue", "logs", "-f", "queued-a")
+    project.ran("dvc", "queue", "logs", "-f", "queued-b")
     tree = project.tree()
     names = [run.info.run_name.partition(" · ")[0] for run in tree.parents]
-    assert names[:2] == ["short", "longer"]
-    assert sorted(names[2:]) == ["queued-a", "queued-b"]
+    assert names == [
+        tree.parents[0].data.tags["webdistill.key"][:6],
+        "longer",
+        "queued-a",
+        "queued-b",
+    ]
     assert set(tree.below[0]) == ALL
+    maker = tree.below[0]["search"].info.run_id
     for below in tree.below[1:]:
         assert set(below) == {"distill", "evaluate", "report"} | cached("search", "filter")
-        assert (
-            below["search (cached)"].data.tags[links.MAKER_TAG]
-            == tree.below[0]["search"].info.run_id
-        )
+        assert below["search (cached)"].data.tags[links.MAKER_TAG] == maker
     assert not list((project.root / ".dvc").rglob("mlflow.db"))
-    project.run("dvc", "exp", "run", "-n", "once-more", "-S", "distill.epochs=3")
+    project.ran("dvc", "exp", "run", "-n", "once-more", "-S", "distill.epochs=4")
     project.track()
     assert project.tree().ids == tree.ids
 
@@ -118,7 +111,6 @@ def test_a_colleague_with_the_same_server_and_one_with_another_store(
 ) -> None:
     shared = {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "team"}
     mine = replace(project, environment=shared)
-    mine.repro()
     mine.run("dvc", "remote", "add", "-d", "here", str(tmp_path / "remote"))
     mine.run("dvc", "push", "-q")
     mine.commit()
@@ -127,13 +119,15 @@ def test_a_colleague_with_the_same_server_and_one_with_another_store(
 
     mine.run("git", "clone", "-q", str(mine.root), str(tmp_path / "clone"))
     theirs = replace(mine, root=tmp_path / "clone")
-    theirs.track()  # nothing is pulled yet: dvc.lock and metrics.json are in git
+    said = theirs.run(sys.executable, "-m", "webdistill", "track").stdout
+    assert (
+        "stands in MLflow with 5 stages" in said
+    )  # nothing is pulled yet: dvc.lock and metrics.json are in git
     theirs.run("dvc", "pull", "-q")
-    theirs.repro()
-    theirs.track()
+    theirs.ran("dvc", "repro")
     assert theirs.tree().ids == before.ids
     theirs.set("min_score: 0.02", "min_score: -0.02")
-    theirs.repro()
+    theirs.ran("dvc", "repro")
     after = theirs.tree()
     assert set(after.below[1]) == ALL - {"search"} | cached("search")
     maker = after.below[1]["search (cached)"].data.tags[links.MAKER_TAG]
@@ -155,19 +149,21 @@ def test_a_colleague_with_the_same_server_and_one_with_another_store(
 
 
 def test_a_stage_that_failed_and_was_mended(project: Project) -> None:
+    """Here records arrive by the processes that the stages start."""
+    project.set("  epochs: 2\n", "  epochs: 3\n")
     (project.root / "broken").touch()
-    failed = project.run("dvc", "repro", check=False)
-    assert failed.returncode != 0
+    assert project.run("dvc", "repro", "distill", check=False).returncode != 0
     tree = project.tree()
-    assert set(tree.below[0]) == {"search", "filter", "distill"}
-    assert tree.below[0]["distill"].info.status == tree.parents[0].info.status == "FAILED"
-    assert not [key for key in tree.parents[0].data.metrics if "distill" in key]
-    project.repro("-f", "filter")
-    (parent,) = project.tree(repeated=True).parents
+    assert set(tree.below[1]) == {"distill"} | cached("search", "filter")
+    assert tree.below[1]["distill"].info.status == tree.parents[1].info.status == "FAILED"
+    assert not [key for key in tree.parents[1].data.metrics if "distill" in key]
+    project.run("dvc", "repro", "-f", "-s", "filter")
+    parent = project.tree(repeated=True).parents[1]
     assert parent.info.status == "FAILED"  # of distill, that was the last attempt
     (project.root / "broken").unlink()
-    project.repro()
-    tree = project.tree(repeated=True)
-    assert tree.parents[0].info.status == "FINISHED"
-    assert set(tree.below[0]) == ALL
-    assert len(tree.ids) == 1 + len(ALL) + 2
+    project.run("dvc", "repro", "distill")
+    after = project.tree(repeated=True)
+    assert after.parents[1].info.status == "FINISHED"
+    assert set(after.below[1]) == {"filter", "distill"} | cached("search", "filter")
+    assert len(after.ids) == len(tree.ids) + 2
+    assert "`distill.epochs` 2 → 3" in after.parents[1].data.tags[NOTE_TAG]

@@ -29,7 +29,7 @@ LOG_BYTES = 1_000_000  # flush.log starts anew beyond this size
 # What decides about outputs: the code among the dependencies in dvc.yaml
 CODE = (
     "stages", "webdistill/core", "webdistill/images", "webdistill/models", "webdistill/web",
-    "webdistill/clustering.py",
+    "webdistill/clustering.py", "webdistill/kept.py",
 )  # fmt: skip
 
 _USERINFO = re.compile(r"(?<=://)[^/\s?#]*@")
@@ -95,12 +95,17 @@ def locked(root: Path) -> tuple[str, dict[str, str]]:
 
     As text: a stage has no time to parse it.
     """
-    path = root / "dvc.lock"
-    if not path.is_file():
-        return "", {}
-    files = sorted((root / "data").glob("*/metrics.json"))
-    measured = {file.parent.name: file.read_text(encoding="utf-8") for file in files}
-    return path.read_text(encoding="utf-8"), measured
+    files = {file.parent.name: file for file in sorted((root / "data").glob("*/metrics.json"))}
+    measured = {stage: _text(file) for stage, file in files.items()}
+    return _text(root / "dvc.lock"), {stage: text for stage, text in measured.items() if text}
+
+
+def _text(path: Path) -> str:
+    """Empty if it is not there, or not any more: DVC may be running another stage."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def run_name(record: Record, root: Path) -> str:
@@ -223,6 +228,10 @@ def launch_flush(folder: Path, seconds: int = FLUSH_SECONDS) -> int:
     return process.pid
 
 
+def switched_off() -> bool:
+    return os.environ.get("WEBDISTILL_TRACKING", "").lower() == "off"
+
+
 def submit(record: Record, folder: Path) -> None:
     """Spool `record` and start a flush. Never fails a stage: trouble is one line on stderr."""
     submit_all([record], folder)
@@ -230,7 +239,7 @@ def submit(record: Record, folder: Path) -> None:
 
 def submit_all(records: Sequence[Record], folder: Path) -> None:
     """Spool `records` in this order and start one flush, as `submit` does."""
-    if os.environ.get("WEBDISTILL_TRACKING", "").lower() == "off":
+    if switched_off():
         return
     folder = project_root(folder.parent.parent) / ".work" / "spool"
     try:

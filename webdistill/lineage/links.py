@@ -84,8 +84,10 @@ def read_lock(text: str) -> dict[str, Locked]:
     """dvc.lock -> the stages of the main pipeline."""
     import yaml  # DVC's own parser takes ten times as long
 
-    # to the base loader everything is a string, so no hash is taken for a number
-    stages: dict[str, Any] = (yaml.load(text, yaml.CBaseLoader) or {}).get("stages", {})  # noqa: S506 - builds no objects
+    try:  # to the base loader everything is a string, so no hash is taken for a number
+        stages: dict[str, Any] = (yaml.load(text, yaml.CBaseLoader) or {}).get("stages", {})  # noqa: S506
+    except yaml.YAMLError:  # read while DVC was writing it: then the store alone knows
+        return {}
 
     def digests(entries: list[dict[str, Any]]) -> dict[str, str]:
         return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}

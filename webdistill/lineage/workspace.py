@@ -36,6 +36,8 @@ def track(root: Path) -> tuple[str, int]:
     """-> what to say, and the exit code. Raises UserError when the workspace is not what dvc.lock describes."""
     from webdistill.lineage import flush
 
+    if tracking.switched_off():
+        raise UserError("WEBDISTILL_TRACKING=off is set; unset it")
     spool = tracking.project_root(root) / ".work" / "spool"
     entry = record(root)
     tracking.spool(entry, spool)
