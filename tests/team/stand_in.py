@@ -1,5 +1,5 @@
-"""Stands in the place of a stage: `python stand_in.py STAGE` writes outputs of the right form, different ones whenever the
-stage's own parameters or inputs differ. For tests of DVC around stages, not of stages."""
+"""Stands in the place of a stage, for tests of DVC around stages: `python stand_in.py STAGE` writes outputs of the right
+form, different ones whenever the stage's own parameters or inputs differ."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ def main(name: str) -> None:
         path = Path(out)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.name == "metrics.json":
-            path.write_text(
-                json.dumps({"top1": round(number, 4), "images": int(1000 * number)}) + "\n"
-            )
+            figure = "top1" if name == "evaluate" else f"{name}_images"
+            path.write_text(json.dumps({figure: round(number, 4)}) + "\n")
         elif out in COLUMNS:
             rows = [",".join([str(row + number)] * len(COLUMNS[out])) for row in range(2)]
             path.write_text("\n".join([",".join(COLUMNS[out]), *rows]) + "\n")

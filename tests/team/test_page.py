@@ -1,5 +1,5 @@
-"""Every command of docs/team.md, as it stands there: the real graph and parameters, stages replaced by stand_in.py, an S3
-server and two clones."""
+"""Every command of docs/team.md, as it stands there: the real graph and parameters, stages replaced by stand_in.py, an
+S3 server and two clones."""
 
 from __future__ import annotations
 
