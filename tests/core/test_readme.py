@@ -51,7 +51,9 @@ def test_commands_name_things_that_exist(page: Path) -> None:
             )
             assert shown.returncode == 0, command
         else:
-            assert words[0] in ("python3", ".", "pip", "mlflow", "cat"), command
+            assert words[0] in ("python3", ".", "pip", "mlflow", "cat", "git", "find", "rm"), (
+                command
+            )
 
 
 def test_no_placeholder_is_left() -> None:

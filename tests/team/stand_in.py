@@ -1,5 +1,5 @@
-"""Stands in the place of a stage, for tests of DVC around stages: `python stand_in.py STAGE` writes outputs of the right
-form, different ones whenever the stage's own parameters or inputs differ."""
+"""Stands in the place of a stage, for tests of DVC around stages: `python stand_in.py STAGE` writes outputs of the
+right form, different ones whenever the stage's own parameters or inputs differ."""
 
 from __future__ import annotations
 
