@@ -10,7 +10,9 @@ from pathlib import Path
 from webdistill.core import params
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
+from webdistill.kept import keep
 from webdistill.life import command as life
+from webdistill.lineage import workspace
 from webdistill.repro import command as parallel
 
 
@@ -44,6 +46,15 @@ def results(root: Path) -> str:
     )
 
 
+def shown(root: Path, name: str | None) -> str:
+    """What `results` says; keeps the last run under `name` before."""
+    text = results(root)
+    if name is None:
+        return text
+    path = keep(root, name)
+    return f"{text}\nkept     {path}; `dvc repro report` compares with it, `git add` shares it"
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m webdistill", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -51,9 +62,15 @@ def main(argv: list[str] | None = None) -> int:
     checking.add_argument(
         "--params", type=Path, default=Path("params.yaml"), help="default: params.yaml"
     )
-    commands.add_parser("results", help="the figures of the last run and what to open")
+    showing = commands.add_parser("results", help="the figures of the last run and what to open")
+    showing.add_argument(
+        "--keep",
+        metavar="NAME",
+        help="also write them to experiments/NAME.json; the report compares later runs with these files",
+    )
     _add_check_teacher(commands)
     life.add_commands(commands)
+    workspace.add_command(commands)
     parallel.add_command(commands)
     arguments = parser.parse_args(argv)
     try:
@@ -79,10 +96,12 @@ def _answer(arguments: argparse.Namespace) -> tuple[str, int]:
             return life.lost(arguments)
         case "prove-absent":
             return life.prove_absent(arguments)
+        case "track":
+            return workspace.track(Path.cwd())
         case "repro":
             return parallel.repro(arguments)
         case _:
-            return results(Path.cwd()), 0
+            return shown(Path.cwd(), arguments.keep), 0
 
 
 def _write(text: str) -> None:

@@ -4,12 +4,11 @@ date, so a stage that DVC runs compares what it reads with what was recorded whe
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from webdistill.core.dvc_hash import dvc_hash
 from webdistill.core.errors import UserError
 
 
@@ -28,7 +27,7 @@ def check_recorded(root: Path, path: Path) -> None:
         for (stage, out), expected in _outs(folder / "dvc.lock", root).items():
             if stage == running.rpartition(":")[2] or not full.is_relative_to(out):
                 continue
-            if (found := _md5(out)) != expected:
+            if (found := dvc_hash(out, root, afresh=True)) != expected:
                 raise UserError(
                     f"{out.relative_to(root)} is not what stage '{stage}' made: its md5 is {found}, dvc.lock says "
                     f"{expected}; docs/team.md, 'Damaged files', says how to get it again"
@@ -53,19 +52,3 @@ def _outs(lock: Path, root: Path) -> dict[tuple[str, Path], str]:
                 places = [base / out["path"] for base in (root, lock.parent)]
                 found[stage, next((p for p in places if p.exists()), places[0])] = out["md5"]
     return found
-
-
-@functools.cache
-def _md5(path: Path) -> str:
-    """As DVC computes it; of a folder: over the md5 and name of every file, with `.dir` behind it."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
-    listing = [
-        {"md5": _md5(file), "relpath": file.relative_to(path).as_posix()}
-        for file in path.rglob("*")
-        if file.is_file()
-    ]
-    listing.sort(key=lambda entry: entry["relpath"])
-    text = json.dumps(listing, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"

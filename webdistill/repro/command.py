@@ -66,7 +66,7 @@ def _repro(targets: Sequence[str], jobs: int, keep_going: bool) -> tuple[str, in
     say(f"{len(todo)} of {len(steps)} stages to look at, {jobs} at once")
     ended = run(todo, jobs, Path(".work/repro"), keep_going=keep_going)
     # as `make repro` does: what still waits to be tracked; what does not get through goes another time
-    flush = [sys.executable, "-m", "webdistill.core.flush", "--wait", str(FLUSH_SECONDS)]
+    flush = [sys.executable, "-m", "webdistill.lineage.flush", "--wait", str(FLUSH_SECONDS)]
     subprocess.run(flush, check=False)
     took = clock(time.monotonic() - begun)
     if not ended.failed:
