@@ -127,12 +127,12 @@ def test_one_bit_of_any_output_of_any_stage_is_noticed(
         inside = [path for path in sorted(out.rglob("*")) if path.is_file()]
         for path in inside or [out]:
             whole = path.read_bytes()
-            recorded._md5.cache_clear()
+            recorded._afresh.cache_clear()
             flip(path)
             with pytest.raises(UserError, match=str(path if path.name != MANIFEST else out)):
                 stage.input(str(out))
             path.write_bytes(whole)
-            recorded._md5.cache_clear()
+            recorded._afresh.cache_clear()
 
 
 def test_a_folder_has_the_digest_that_dvc_gave_it(
@@ -143,7 +143,7 @@ def test_a_folder_has_the_digest_that_dvc_gave_it(
     monkeypatch.setenv("DVC_STAGE", "pipelines/compare/dvc.yaml:cell@kd-0")
     inside = Path("data/distill/student/config.json")
     recorded.check_recorded(project.root, inside)
-    recorded._md5.cache_clear()
+    recorded._afresh.cache_clear()
     flip(project.root / inside)
     with pytest.raises(UserError, match="data/distill/student is not what stage 'distill' made"):
         recorded.check_recorded(project.root, inside)
