@@ -84,6 +84,7 @@ PROOF = {
         "test_files_are_the_same_each_time",
     ),
     "python -m pipelines.ablate.weights": (HERE, "test_programs_explain_themselves"),
+    "docs/team.md": ("tests/team/test_page.py", "test_the_commands_of_the_page_in_its_order"),
 }
 
 

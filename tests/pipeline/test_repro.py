@@ -68,10 +68,15 @@ def test_a_filter_threshold_reruns_from_filter_on_and_fetches_nothing(built: Pro
 
 
 def test_two_runs_from_scratch_give_the_same_lock(built: Project) -> None:
+    """Promise R1; the second run with two stages at once, so in another order."""
     built.run("dvc", "repro")
     first = lock(built)
     built.forget()
-    built.run("dvc", "repro")
+    done = built.run("python", "-m", "webdistill", "repro", "-j", "2")
+    started = [line.split()[1] for line in done.stderr.splitlines() if line.endswith(" started")]
+    assert started[:2] == ["search", "fetch"]
+    assert set(started[2:4]) == {"embed", "score"}
+    assert "10 stages in" in done.stdout
     assert lock(built) == first  # parsed: DVC writes the stages in varying order
 
 

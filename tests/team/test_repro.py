@@ -1,4 +1,7 @@
-"""python -m webdistill repro: what runs, in which order, how it ends, and that it ends as `dvc repro` does."""
+"""python -m webdistill repro: what runs, in which order, how it ends, and that it ends as `dvc repro` does.
+
+On the real pipeline: tests/pipeline/test_repro.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -17,9 +19,6 @@ from webdistill.__main__ import main
 from webdistill.core.params import read_yaml
 from webdistill.repro.plan import Step, to_do
 from webdistill.repro.schedule import Schedule
-
-if TYPE_CHECKING:
-    from tests.small_project import Project
 
 ROOT = Path(__file__).parents[2]
 TOY = """
@@ -188,18 +187,3 @@ def sleeping(shells: list[int]) -> list[int]:
         if psutil.pid_exists(pid):
             found += [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     return found
-
-
-def test_the_real_pipeline_from_scratch_two_at_once_ends_in_the_serial_lock(
-    small_project: Project, tmp_path: Path
-) -> None:
-    """Promise R1, with another order of stages."""
-    serial = read_yaml(small_project.root / "dvc.lock")
-    project = small_project.copy(tmp_path / "project")
-    project.forget()
-    done = project.run("python", "-m", "webdistill", "repro", "-j", "2")
-    assert "10 stages in" in done.stdout
-    started = [line.split()[1] for line in done.stderr.splitlines() if line.endswith(" started")]
-    assert {"embed", "score"} == set(started[2:4])
-    assert read_yaml(project.root / "dvc.lock") == serial
-    assert not list((project.root / ".work").rglob("out/*"))

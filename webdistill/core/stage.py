@@ -66,7 +66,7 @@ class Stage:
 
     def input(self, name: str) -> Path:
         """A file or folder an earlier stage made, or the user's own. Folders are checked against their manifest,
-        files against dvc.lock.
+        both against dvc.lock.
 
         In a cell (`--cell`) the cell's own `<stage>/...` is taken when it has it, else the one in `--from`.
         """
@@ -79,10 +79,9 @@ class Stage:
             raise UserError(f"{name} does not exist; run `dvc repro {made_by}` or `dvc pull` first")
         if self._cell is None:
             dependencies.check_declared(self.root, self.name, path, self.settings.raw)
-        if path.is_dir() and made_by:
+        if listed := path.is_dir() and made_by is not None:
             files.check_manifest(path)
-        else:
-            recorded.check_recorded(self.root, path)
+        recorded.check_recorded(self.root, path, listed=listed)
         read = name if path == Path(name) else os.path.relpath(path, self.root)
         self.inputs[read], self.hashes[read] = files.digest(path), dvc_hash(path, self.root)
         return path
