@@ -10,6 +10,7 @@ from pathlib import Path
 from webdistill.core import params
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
+from webdistill.fit import command as fitting
 from webdistill.life import command as life
 
 
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands.add_parser("results", help="the figures of the last run and what to open")
     _add_check_teacher(commands)
+    fitting.add_command(commands)
     life.add_commands(commands)
     arguments = parser.parse_args(argv)
     try:
@@ -71,6 +73,8 @@ def _answer(arguments: argparse.Namespace) -> tuple[str, int]:
         case "check-teacher":
             text, failed = check_teacher(arguments)
             return text, 2 if failed else 0
+        case "fit":
+            return fitting.fit(arguments), 0
         case "why":
             return life.why(arguments)
         case "lost":
