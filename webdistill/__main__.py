@@ -11,6 +11,7 @@ from webdistill.core import params
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
 from webdistill.fit import command as fitting
+from webdistill.init import command as starting
 from webdistill.life import command as life
 
 
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands.add_parser("results", help="the figures of the last run and what to open")
     _add_check_teacher(commands)
+    starting.add_command(commands)
     fitting.add_command(commands)
     life.add_commands(commands)
     arguments = parser.parse_args(argv)
@@ -73,6 +75,8 @@ def _answer(arguments: argparse.Namespace) -> tuple[str, int]:
         case "check-teacher":
             text, failed = check_teacher(arguments)
             return text, 2 if failed else 0
+        case "init":
+            return starting.init(arguments)
         case "fit":
             return fitting.fit(arguments), 0
         case "why":
