@@ -1,4 +1,4 @@
-"""python -m webdistill: check the parameters or a teacher, follow an image, or say what there is to open."""
+"""python -m webdistill: begin, check parameters, teacher or pool, follow an image, or say what there is to open."""
 
 from __future__ import annotations
 

@@ -17,19 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
 from webdistill.core.params import read_yaml
-from webdistill.fit.measuring import Sources, measure
-from webdistill.fit.signals import signals
-from webdistill.models.checkpoint import load_network
 
 HERE = Path(__file__).parent
-LEFT_OUT = ("licensed", "success")  # the same for all these pools
-SIMILARITY = 0.88  # of near-duplicates
+FEWEST = 8
 DRAWS = 10_000
 Doubles = NDArray[np.float64]
 
@@ -85,30 +80,19 @@ def correlate(name: str, one: Doubles, two: Doubles, seed: int = 0) -> Correlati
     return Correlation(name, rho, p, float(low), float(high))
 
 
-def collect(settings: Mapping[str, object]) -> tuple[list[Row], list[str]]:
+def collect(settings: Mapping[str, list[str]]) -> tuple[list[Row], list[str]]:
     """-> pools with at least one student, and missing cells. Raises UserError when there are too few."""
-    common = settings["common"]
-    assert isinstance(common, Mapping)
-    task = common["task"]
-    network = load_network(Path(task["teacher"]))
-    torch.set_num_threads(task["threads"])
     rows, missing = [], []
-    names, seeds = settings["settings"], settings["seeds"]
-    assert isinstance(names, list)
-    assert isinstance(seeds, list)
-    for pool in names:
-        cells = {seed: HERE / "cells" / f"{pool}-{seed}.json" for seed in seeds}
-        missing += [path.stem for path in cells.values() if not path.exists()]
-        found = [read_json(path)["top1"] for path in cells.values() if path.exists()]
-        if not found:
-            continue
-        data = HERE / "pool" / pool
-        sources = Sources.below(data, HERE / "no test images")
-        measured = measure(network, sources, task["image_size"], 2000, SIMILARITY, 1)
-        told = signals(measured, task["classes"])
-        rows.append(Row(pool, found, {s.key: s.value for s in told if s.key not in LEFT_OUT}))
-    if len(rows) < 8:
-        raise UserError(f"{len(rows)} pools have a student; with fewer than 8 ranks say nothing")
+    for pool in settings["settings"]:
+        cells = [HERE / "cells" / f"{pool}-{seed}.json" for seed in settings["seeds"]]
+        missing += [path.stem for path in cells if not path.exists()]
+        found = [read_json(path)["top1"] for path in cells if path.exists()]
+        if found:
+            rows.append(Row(pool, found, read_json(HERE / "signals" / f"{pool}.json")))
+    if len(rows) < FEWEST:
+        raise UserError(
+            f"{len(rows)} pools have a student; ranks of fewer than {FEWEST} say nothing"
+        )
     return sorted(rows, key=lambda row: -statistics.mean(row.top1)), missing
 
 
@@ -127,8 +111,8 @@ def markdown(rows: Sequence[Row], found: Sequence[Correlation], missing: Sequenc
     for each in sorted(found, key=lambda c: -abs(c.rho)):
         text += f"| {each.signal} | {each.rho:+.2f} | {each.low:+.2f} to {each.high:+.2f} | {each.p:.4f} |\n"
     text += (
-        f"\n± is the sample standard deviation over seeds. p: two-sided, by permutation, of each signal alone; {len(found)} "
-        "are looked at, so p below 0.05 is expected of one or another by chance. Intervals: bootstrap over pools.\n"
+        "\n± is the sample standard deviation over seeds. p: two-sided, by permutation, of each signal alone; "
+        f"{len(found)} are looked at, so a p below 0.05 may be chance. Intervals: bootstrap over pools.\n"
     )
     if missing:
         text += f"\nnot run: {', '.join(missing)}\n"

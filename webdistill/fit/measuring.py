@@ -35,10 +35,10 @@ class Sources:
     pool: Path
     scores: Path
     ledger: Path
-    test_images: Path
+    test_images: Path | None
 
     @staticmethod
-    def below(data: Path, test_images: Path) -> Sources:
+    def below(data: Path, test_images: Path | None) -> Sources:
         return Sources(
             pool=data / "fetch" / "pool",
             scores=data / "embed" / "scores.parquet",
@@ -180,9 +180,9 @@ def _clip(scores: Path, ids: list[str], labels: Numbers, classes: int) -> Clip |
     return Clip(share, per_class)
 
 
-def _test(network: Network, file: Path, size: int, count: int, threads: int) -> Seen | None:
+def _test(network: Network, file: Path | None, size: int, count: int, threads: int) -> Seen | None:
     """Half as many test images are enough for a reference; labels are never read."""
-    if not file.is_file():
+    if file is None or not file.is_file():
         return None
     ids = sample(dict.fromkeys(read_table(file, ["id"])["id"].to_pylist()), count // 2)
     if len(ids) < FEWEST:

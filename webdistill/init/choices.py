@@ -92,7 +92,10 @@ def choose(arguments: argparse.Namespace) -> Choices:
 def question(text: str, default: str) -> str:
     sys.stderr.write(f"{text}{f' [{default}]' if default else ''}: ")
     sys.stderr.flush()
-    return input().strip() or default
+    try:
+        return input().strip() or default
+    except EOFError:
+        raise UserError("no answer; flags say the same without questions, see --help") from None
 
 
 def unasked(_text: str, default: str) -> str:
