@@ -57,5 +57,5 @@ MEANING = {
 }
 CLOSE = (
     "None of this is an accuracy. The signals say how the images relate to the teacher; what a student learns from "
-    "them only training tells."
+    "them only training tells, and that they rank pools as training does has not been shown (pipelines/pools)."
 )
