@@ -147,6 +147,9 @@ def test_refusals_are_one_line(project: Path, capsys: pytest.CaptureFixture[str]
     assert words in error
 
 
-def test_too_small_a_sample_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "--images", "5"]) == 2
-    assert "--images 5" in capsys.readouterr().err
+@pytest.mark.parametrize("count", ["5", "0"])
+def test_too_small_a_sample_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str], count: str
+) -> None:
+    assert main(["fit", "--images", count]) == 2
+    assert f"--images {count}" in capsys.readouterr().err

@@ -49,7 +49,8 @@ def fit(arguments: argparse.Namespace) -> str:
 
     settings = params.load(arguments.params)
     task = settings.task
-    count = arguments.images or (IMAGES if task.image_size <= LARGE else IMAGES_LARGE)
+    usual = IMAGES if task.image_size <= LARGE else IMAGES_LARGE
+    count = usual if arguments.images is None else arguments.images
     if count < measuring.FEWEST:
         raise UserError(f"--images {count}: at least {measuring.FEWEST} are needed")
     if not Path(task.teacher).is_dir():
