@@ -60,14 +60,14 @@ def test_the_page(clone: Path) -> None:
     assert "0 fail" in init
     assert "the weights of a trained one?" not in init  # BatchNorm remembers something
     fit = json.loads((clone / ".work/fit.json").read_text())
-    assert fit["images"] == 60
+    assert fit["images"] == 36
     assert fit["test_images"] == 0  # fewer than 30
     assert fit["signals"]["covered"]["value"] == 3
     assert set(read_yaml(clone / "dvc.lock")["stages"]) == set(STAGES)
     measured = json.loads((clone / "data/evaluate/metrics.json").read_text())
     assert measured["teacher_top1"] == 1.0  # it was fitted to these very images
     assert f"student  {measured['top1']:.1%}" in shown["python -m webdistill results"]
-    assert pq.read_table(clone / "data/select/selection.parquet").num_rows == 30
+    assert pq.read_table(clone / "data/select/selection.parquet").num_rows == 18
     assert "quickstart" not in (clone / "data/report/card.md").read_text()
 
 
@@ -81,6 +81,6 @@ def test_in_an_empty_folder_dvc_runs_the_copied_code(tmp_path: Path) -> None:
     run(tmp_path, f"PYTHONPATH={environment['PYTHONPATH']} {command}")
     assert "Running stage 'fetch'" in run(tmp_path, "unset PYTHONPATH; dvc repro fetch")
     assert "Running stage" not in run(tmp_path, "unset PYTHONPATH; dvc repro fetch")
-    assert len(pq.read_table(tmp_path / "data/fetch/ledger.parquet")) == 60
+    assert len(pq.read_table(tmp_path / "data/fetch/ledger.parquet")) == 36
     (tmp_path / "stages/search/__init__.py").write_text('"""Changed."""\n')
     assert "Running stage 'search'" in run(tmp_path, "unset PYTHONPATH; dvc repro fetch")
