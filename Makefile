@@ -40,7 +40,7 @@ repro: env  ## run the whole pipeline, then say what to open
 	fi
 	$(PY) -m dvc repro
 	echo
-	$(PY) -m webdistill.core.flush --wait 60 || true
+	$(PY) -m webdistill.lineage.flush --wait 60 || true
 	$(PY) -m webdistill results
 	echo "(first: source $(VENV)/bin/activate)"
 

@@ -67,12 +67,12 @@ def _cell(pipeline: Path, settings: Mapping[str, Any], name: str, parent: str) -
 
 
 def _means(cells: Sequence[Record]) -> dict[str, float]:
-    """`<arm>.top1` and `<arm>.agreement`, means over seeds."""
+    """`<arm>.top1`, `<arm>.agreement` and, of de-confounded students, both kinds of answers; means over seeds."""
     values: dict[str, list[float]] = {}
     for cell in cells:
-        for name in ("top1", "agreement"):
-            key = f"{cell.params['arm']}.{name}"
-            values.setdefault(key, []).append(cell.metrics[f"evaluate.{name}"])
+        for name in ("top1", "agreement", "raw_top1", "compensated_top1"):
+            if (value := cell.metrics.get(f"evaluate.{name}")) is not None:
+                values.setdefault(f"{cell.params['arm']}.{name}", []).append(value)
     return {key: statistics.mean(each) for key, each in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""python -m webdistill: begin, check parameters, teacher or pool, follow an image, or say what there is to open."""
+"""python -m webdistill: begin, check, look at a pool, run stages side by side, follow an image, say what to open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
 from webdistill.fit import command as fitting
 from webdistill.init import command as starting
+from webdistill.kept import keep
 from webdistill.life import command as life
+from webdistill.lineage import workspace
+from webdistill.repro import command as parallel
 
 
 def check(path: Path) -> str:
@@ -45,6 +48,15 @@ def results(root: Path) -> str:
     )
 
 
+def shown(root: Path, name: str | None) -> str:
+    """What `results` says; keeps the last run under `name` before."""
+    text = results(root)
+    if name is None:
+        return text
+    path = keep(root, name)
+    return f"{text}\nkept     {path}; `dvc repro report` compares with it, `git add` shares it"
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m webdistill", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -52,11 +64,18 @@ def main(argv: list[str] | None = None) -> int:
     checking.add_argument(
         "--params", type=Path, default=Path("params.yaml"), help="default: params.yaml"
     )
-    commands.add_parser("results", help="the figures of the last run and what to open")
+    showing = commands.add_parser("results", help="the figures of the last run and what to open")
+    showing.add_argument(
+        "--keep",
+        metavar="NAME",
+        help="also write them to experiments/NAME.json; the report compares later runs with these files",
+    )
     _add_check_teacher(commands)
     starting.add_command(commands)
     fitting.add_command(commands)
     life.add_commands(commands)
+    workspace.add_command(commands)
+    parallel.add_command(commands)
     arguments = parser.parse_args(argv)
     try:
         text, code = _answer(arguments)
@@ -85,8 +104,12 @@ def _answer(arguments: argparse.Namespace) -> tuple[str, int]:
             return life.lost(arguments)
         case "prove-absent":
             return life.prove_absent(arguments)
+        case "track":
+            return workspace.track(Path.cwd())
+        case "repro":
+            return parallel.repro(arguments)
         case _:
-            return results(Path.cwd()), 0
+            return shown(Path.cwd(), arguments.keep), 0
 
 
 def _write(text: str) -> None:

@@ -76,13 +76,18 @@ def read(pipeline: Path, settings: Mapping[str, Any]) -> Results:
         ):
             missing += folders
             continue
-        own = {"arms": [f"{name}-{arm}" for arm in arms], "seeds": seeds, "baseline": {}}
+        own = {
+            "arms": [f"{name}-{arm}" for arm in arms],
+            "unequal": [f"{name}-{arm}" for arm in settings["unequal"]],
+            "seeds": seeds,
+            "baseline": {},
+        }
         found = compare(pipeline, own)
         cells += [_row(pipeline, name, cell) for cell in found.cells]
         missing += found.missing
     if not cells:
         raise UserError(f"no finished cell in {pipeline / 'cells'}; run `dvc repro` first")
-    if len({cell.steps for cell in cells}) > 1:
+    if len({cell.steps for cell in cells if cell.arm not in settings["unequal"]}) > 1:
         raise UserError("the settings' cells were not trained for equally many optimiser steps")
     groups = [
         [cell for cell in cells if (cell.arm, cell.seed) == (arm, seed)]

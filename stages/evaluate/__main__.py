@@ -14,7 +14,7 @@ def main(stage: Stage) -> None:
     from webdistill.core.errors import UserError
     from webdistill.core.files import write_table
     from webdistill.images.sheet import contact_sheet
-    from webdistill.models.checkpoint import Answers, load_network
+    from webdistill.models.checkpoint import CARD, Answers, load_network
     from webdistill.models.cifar import multiply_adds, parameters
     from webdistill.models.names import own_code
 
@@ -22,6 +22,7 @@ def main(stage: Stage) -> None:
     torch.set_num_threads(task.threads)
     folder = stage.input("data/distill/student")
     student = load_network(folder)
+    stage.artifact(folder / CARD)  # with the graph, what a registered model is made of
     teacher = load_network(stage.input(task.teacher))
     for network, key in (
         (student, "data/distill/student/config.json"),
@@ -55,6 +56,7 @@ def main(stage: Stage) -> None:
             graph, as_input(test.images[:count]).numpy(), outcome.student[:count]
         )
         export.check(parity)
+        stage.artifact(path)
     with stage.output("predictions.parquet") as path:
         write_table(results.predictions(outcome), path)
     with stage.output("confusion.csv") as path:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stages.report.evidence import Evidence
+from stages.report.html import printable
 from stages.report.sections.funnel import steps
 from stages.report.sections.rebuild import params_digest
 from stages.report.sections.sources import licences, used
 from stages.report.sections.truth import BANNER
-from stages.report.wording import NO_BREAK, count, half_width, percent
+from stages.report.wording import NO_BREAK, count, half_width, percent, short
+
+MOST_LICENCES = 20
+CITATION = (
+    "## Citation\n\nCite webdistill as its `CITATION.cff` says, the paper of the method "
+    "(docs/methods.md names it), and the creators of the images where you show any."
+)
 
 
 def plain(value: object) -> str:
@@ -26,16 +34,55 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def card(evidence: Evidence) -> str:
-    """Markdown: what the student is, how good, from which images, and what not to use it for."""
+    """Markdown with front matter: what the student is, for whom, how good, from which images, and its limits."""
     parts = [
+        _front(evidence),
         _head(evidence),
-        _accuracy(evidence),
-        _data(evidence),
         _use(evidence),
+        _accuracy(evidence),
+        _training(evidence),
+        _data(evidence),
         _limits(evidence),
         _rebuild(evidence),
+        CITATION,
     ]
     return "\n\n".join(parts).replace(NO_BREAK, " ") + "\n"
+
+
+def _front(evidence: Evidence) -> str:
+    """Metadata as the Hugging Face Hub reads them. YAML whose texts are quoted as JSON, which YAML 1.2 contains."""
+    figures = evidence.measured.figures
+    metrics = [("top-1", "accuracy", figures["top1"]), ("calibration error", "ece", figures["ece"])]
+    lines = [
+        "---",
+        "pipeline_tag: image-classification",
+        "library_name: onnx",
+        "license: unknown # of the weights; teacher and images have a say in it, see below",
+        "tags: [knowledge-distillation, data-free, web-images, webdistill]",
+        "metrics: [accuracy]",
+        "model-index:",
+        f"  - name: {quoted(evidence.measured.student['architecture'])}",
+        "    results:",
+        "      - task: {type: image-classification}",
+        f"        dataset: {{type: images, name: {quoted(_test_set(evidence))}}}",
+        "        metrics:",
+        *(
+            f"          - {{name: {name}, type: {kind}, value: {value:.4f}}}"
+            for name, kind, value in metrics
+        ),
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def quoted(value: object) -> str:
+    """A text of unknown origin as one YAML scalar."""
+    return json.dumps(printable(str(value)))
+
+
+def _test_set(evidence: Evidence) -> str:
+    images = count(evidence.measured.figures["test_images"])
+    return f"{images} test images of {len(evidence.classes)} classes"
 
 
 def _head(evidence: Evidence) -> str:
@@ -74,7 +121,9 @@ def _accuracy(evidence: Evidence) -> str:
     rows += [
         ("same class as the teacher", percent(figures["agreement"]), ""),
         ("expected calibration error", f"{figures['ece']:.4f}", ""),
+        ("negative log-likelihood, nats", f"{figures['nll']:.4f}", ""),
         ("parameters", count(figures["parameters"]), count(figures["teacher_parameters"])),
+        ("multiply-adds per image", short(figures["multiply_adds"]), _teacher_work(figures)),
     ]
     by_class = [
         (
@@ -91,6 +140,10 @@ def _accuracy(evidence: Evidence) -> str:
     )
 
 
+def _teacher_work(figures: Mapping[str, float]) -> str:
+    return short(figures["teacher_multiply_adds"]) if "teacher_multiply_adds" in figures else ""
+
+
 def _data(evidence: Evidence) -> str:
     funnel = [
         (("− " if s.loss else "") + plain(s.name), count(s.images))
@@ -101,27 +154,59 @@ def _data(evidence: Evidence) -> str:
         "## Training images\n\n"
         + _table(("step", "images"), funnel)
         + "\n\nLicences of the selected images, as their "
-        "sources state them:\n\n" + _table(("licence", "images"), stated[:20])
+        "sources state them:\n\n"
+        + _table(("licence", "images"), stated[:MOST_LICENCES])
+        + "\n\nThe whole pool, with source, stated licence and creator of every image, is described for other programs "
+        "in `croissant.json`; pictures of it are in `report.html`."
     )
 
 
 def _use(evidence: Evidence) -> str:
     size = int(evidence.measured.student["image_size"])
     return (
-        "## Use\n\n`student.onnx` takes RGB images in [0, 1], `[batch, 3, "
-        f"{size}, {size}]` float32, and normalises them itself; it was checked against torch before this card was "
-        "written.\n\n```python\nimport numpy as np, onnxruntime\n\n"
+        "## Use\n\n"
+        f"Meant for: pictures of the classes above, at {size} px, where a wrong answer costs little or a person sees "
+        "it. Not meant for: decisions about people, and pictures that show none of the classes, which get one all the "
+        "same.\n\n"
+        f"`student.onnx` takes RGB images in [0, 1], `[batch, 3, {size}, {size}]` float32, and normalises them itself; "
+        "it was checked against torch before this card was written.\n\n"
+        "```python\nimport numpy as np, onnxruntime\n\n"
         'session = onnxruntime.InferenceSession("data/evaluate/student.onnx")\n'
         f"images = np.zeros((1, 3, {size}, {size}), np.float32)\n"
-        '(logits,) = session.run(["logits"], {"images": images})\n```'
+        '(logits,) = session.run(["logits"], {"images": images})\n```\n\n'
+        "As a torch module, to train it further:\n\n"
+        "```python\nfrom pathlib import Path\nfrom webdistill.models.checkpoint import load_network\n\n"
+        'student = load_network(Path("data/distill/student"))\n```'
+    )
+
+
+def _training(evidence: Evidence) -> str:
+    settings = evidence.params["distill"]
+    own = settings.get(settings["method"])
+    shown = {key: value for key, value in settings.items() if not isinstance(value, dict)}
+    if isinstance(own, dict):
+        shown |= {f"{settings['method']}.{key}": value for key, value in own.items()}
+    if settings["deconfound"]["enabled"]:
+        shown |= {f"deconfound.{key}": v for key, v in settings["deconfound"].items()}
+    rows = [(f"`{plain(key)}`", plain(value)) for key, value in shown.items()]
+    return (
+        "## Training\n\nThe last epoch is released, not the one that did best on the test images, which the training "
+        "never read.\n\n" + _table(("parameter", "value"), rows)
     )
 
 
 def _limits(evidence: Evidence) -> str:
-    del evidence  # these hold for every student
+    rows = [row for row in evidence.measured.per_class if row["accuracy"]]
+    worst = min(rows, key=lambda row: float(row["accuracy"]), default=None)
+    weak = (
+        f"- It is weakest on {plain(worst['class'])}: {percent(float(worst['accuracy']))} right.\n"
+        if worst
+        else ""
+    )
     return (
         "## Limits\n\n"
-        "- It inherits the teacher's mistakes, and the web's: what is rare or stereotyped there is so in the pool.\n"
+        + weak
+        + "- It inherits the teacher's mistakes, and the web's: what is rare or stereotyped there is so in the pool.\n"
         "- Filters reduce wrong, unwanted and unlawful images; nobody has shown that none is left.\n"
         "- A stated licence is a statement, not a clearance; opt-outs are honoured where they could be read.\n"
         "- Calibration was measured on the test images above and nowhere else; every picture gets one of the classes."

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stages.report.html import EMPTY, Child, Html, join, tag, text
 
 WIDTH, HEIGHT = 360.0, 210.0
+SMALL = (250.0, 150.0)  # of the charts of which many stand side by side
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 12.0, 34.0
 Point = tuple[float, float]
 
 
-def bar(share: float, kind: str = "", mark: float | None = None) -> Html:
-    """A horizontal bar of `share` of the cell, with an optional mark (another share) across it."""
+def bar(
+    share: float, kind: str = "", mark: float | None = None, inner: float | None = None
+) -> Html:
+    """A horizontal bar of `share` of the cell, with an optional part of it and a mark (another share) across it."""
     parts = [tag("i", style=f"width:{_percent(share)}", class_=kind or None)]
+    if inner is not None:
+        parts.append(tag("i", style=f"width:{_percent(inner)}", class_="inner"))
     if mark is not None:
         parts.append(tag("b", style=f"left:{_percent(mark)}"))
     return tag("span", *parts, class_="bar")
@@ -29,8 +34,11 @@ def stack(shares: Sequence[float]) -> Html:
     return tag("span", *shades, class_="bar stack")
 
 
-def lines(series: dict[str, Sequence[Point]], x_label: str) -> Html:
+def lines(
+    series: dict[str, Sequence[Point]], x_label: str, size: tuple[float, float] = (WIDTH, HEIGHT)
+) -> Html:
     """A line chart; the first series has the accent colour, the others are grey. Non-finite points are left out."""
+    wide, high = size
     points = {
         name: [p for p in values if math.isfinite(p[0]) and math.isfinite(p[1])]
         for name, values in series.items()
@@ -43,8 +51,8 @@ def lines(series: dict[str, Sequence[Point]], x_label: str) -> Html:
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def place(x: float, y: float) -> Point:
-        across = LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
-        return across, HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+        across = LEFT + (x - x_low) / (x_high - x_low) * (wide - LEFT - RIGHT)
+        return across, high - BOTTOM - (y - y_low) / (y_high - y_low) * (high - TOP - BOTTOM)
 
     parts = _axes(
         place, [t for t in _ticks(x_low, x_high) if x_low <= t <= x_high], y_ticks, x_low, x_high
@@ -55,8 +63,47 @@ def lines(series: dict[str, Sequence[Point]], x_label: str) -> Html:
         if values and index == 0:
             x, y = place(*values[-1])
             parts.append(tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="3", class_="dot"))
+    parts.append(_label(x_label, (wide + LEFT - RIGHT) / 2, high - 3, "middle"))
+    return _svg(parts, wide, high, ", ".join(points))
+
+
+def bars(layers: Mapping[str, Sequence[int]], low: float, high: float, x_label: str) -> Html:
+    """Histograms of equal bins over [low, high]: all images in grey, in front of them a part of these in colour."""
+    most = max((n for counts in layers.values() for n in counts), default=0)
+    if not most:
+        return EMPTY
+    y_ticks = _ticks(0.0, float(most))
+
+    def place(x: float, y: float) -> Point:
+        across = LEFT + (x - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        return across, HEIGHT - BOTTOM - y / y_ticks[-1] * (HEIGHT - TOP - BOTTOM)
+
+    parts = _axes(place, [t for t in _ticks(low, high) if low <= t <= high], y_ticks, low, high)
+    for index, counts in enumerate(layers.values()):
+        step = (high - low) / len(counts)
+        for number, value in enumerate(counts):
+            x1, y1 = place(low + number * step, value)
+            x2, y2 = place(low + (number + 1) * step, 0.0)
+            style = "column" if index else "column other"
+            if value:
+                parts.append(
+                    tag(
+                        "rect",
+                        tag("title", f"{value:,} images"),
+                        x=_f(x1 + 0.5),
+                        y=_f(y1),
+                        width=_f(x2 - x1 - 1),
+                        height=_f(y2 - y1),
+                        class_=style,
+                    )
+                )
     parts.append(_label(x_label, (WIDTH + LEFT - RIGHT) / 2, HEIGHT - 3, "middle"))
-    return _svg(parts, WIDTH, HEIGHT, ", ".join(points))
+    keys = [
+        tag("span", tag("i", class_=None if index else "other"), name)
+        for index, name in enumerate(layers)
+    ]
+    drawn = _svg(parts, WIDTH, HEIGHT, f"images by {x_label}: {', '.join(layers)}")
+    return join((drawn, tag("span", *keys, class_="key")))
 
 
 def reliability(bins: Sequence[tuple[float, float, int]]) -> Html:

@@ -14,9 +14,17 @@ import pyarrow as pa
 
 from stages.report.pictures import Album
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_json, read_table
+from webdistill.core.files import MANIFEST, read_json, read_table
+from webdistill.kept import Kept
 
 HIDDEN = ("opt_out", "takedown", "unsafe")  # images dropped for these reasons are shown to nobody
+SCORES = (
+    "query",
+    "query_class",
+    "clip_class",
+    "score",
+    "margin",
+)  # of embed; classes are places in task.classes
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,20 @@ class Drop:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The teacher's class of an image and its softmax probability."""
+    """The teacher's class of an image, its softmax probability, and the entropy of all of them in nats."""
 
     label: int
     confidence: float
+    entropy: float = math.nan  # of the pool's images only
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of the pool."""
+
+    name: str
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +61,9 @@ class Collected:
     """The pool and what every stage said about its images; maps go from id."""
 
     ledger: pa.Table
-    scores: Mapping[str, Mapping[str, Any]]  # query, score, margin, width, height
+    scores: Mapping[
+        str, Mapping[str, Any]
+    ]  # query, query_class, clip_class, score, margin, width, height
     kept: Sequence[str]
     dropped: Sequence[Drop]
     teacher: Mapping[str, Verdict]
@@ -51,6 +71,7 @@ class Collected:
     nearest: Mapping[int, Sequence[str]]  # prototype -> its images, nearest first
     pool: Album
     tests: Album
+    shards: Sequence[Shard]  # of the pool
 
     @property
     def hidden(self) -> set[str]:
@@ -81,7 +102,9 @@ class Evidence:
     collected: Collected
     measured: Measured
     params: Mapping[str, Any]
+    flat: Mapping[str, str]  # the same as text: "distill.epochs" -> "60"
     inputs: Mapping[str, str]  # path -> sha256
+    kept: Sequence[Kept]  # earlier experiments
     truth: pa.Table | None
 
 
@@ -92,8 +115,8 @@ def read_drops(path: Path) -> list[Drop]:
 
 
 def read_facts(scores: Path, pool: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """id -> query, score, margin of scores.parquet with width and height of the pool."""
-    rows = read_table(scores, ["id", "query", "score", "margin"]).to_pylist()
+    """id -> the columns of scores.parquet with width and height of the pool."""
+    rows = read_table(scores, ["id", *SCORES]).to_pylist()
     facts = {row.pop("id"): row for row in rows}
     for path in pool:
         for row in read_table(path, ["id", "width", "height"]).to_pylist():
@@ -102,7 +125,7 @@ def read_facts(scores: Path, pool: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 
 def read_teacher(shards: Sequence[Path]) -> dict[str, Verdict]:
-    """The teacher's top class and its probability for every image of the pool."""
+    """The teacher's verdict on every image of the pool."""
     found: dict[str, Verdict] = {}
     for path in shards:
         table = read_table(path, ["id", "logits"])
@@ -110,11 +133,16 @@ def read_teacher(shards: Sequence[Path]) -> dict[str, Verdict]:
         flat = table.column("logits").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         logits = flat.astype(np.float64).reshape(-1, width)
         top = logits.max(axis=1, keepdims=True)
-        confidence = 1 / np.exp(logits - top).sum(axis=1)
-        for name, label, value in zip(
-            table.column("id").to_pylist(), logits.argmax(axis=1), confidence, strict=True
+        weights = np.exp(logits - top)
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        # -sum p log p, with log p = (z - max z) - log sum exp(z - max z), finite where p is 0
+        logs = (logits - top) - np.log(weights.sum(axis=1, keepdims=True))
+        entropy = -(shares * logs).sum(axis=1)
+        columns = (logits.argmax(axis=1), shares.max(axis=1), entropy)
+        for name, label, confidence, nats in zip(
+            table.column("id").to_pylist(), *columns, strict=True
         ):
-            found[name] = Verdict(int(label), float(value))
+            found[name] = Verdict(int(label), float(confidence), float(nats))
     return found
 
 
@@ -132,6 +160,12 @@ def read_nearest(path: Path) -> dict[int, list[str]]:
     for row in rows:
         found.setdefault(row["prototype"], []).append(row["id"])
     return found
+
+
+def read_shards(pool: Path) -> list[Shard]:
+    """The files of the pool, from the manifest that was checked when it was opened."""
+    entries = sorted(read_json(pool / MANIFEST).items())
+    return [Shard(name, entry["bytes"], entry["sha256"]) for name, entry in entries]
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -6,15 +6,17 @@ from stages.report import evidence as read
 from stages.report.pictures import Album
 from webdistill.core.files import read_table
 from webdistill.core.stage import Stage
+from webdistill.kept import FOLDER, read_kept
 
-LEDGER = ("row", "id", "url", "status", "licence", "licence_url", "landing_page")
+LEDGER = ("row", "id", "url", "status", "licence", "licence_url", "creator", "landing_page")
 TRUTH = ("row", "kind", "shift", "true_class", "keyword_right", "duplicate_of")
 
 
 def gather(stage: Stage) -> read.Evidence:
     """All the page needs. Raises UserError naming what is missing."""
     task = stage.task
-    pool = sorted(stage.input("data/fetch/pool").glob("*.parquet"))
+    folder = stage.input("data/fetch/pool")
+    pool = sorted(folder.glob("*.parquet"))
     collected = read.Collected(
         ledger=read_table(stage.input("data/fetch/ledger.parquet"), LEDGER),
         scores=read.read_facts(stage.input("data/embed/scores.parquet"), pool),
@@ -25,15 +27,18 @@ def gather(stage: Stage) -> read.Evidence:
         nearest=read.read_nearest(stage.input("data/prototypes/assignment.parquet")),
         pool=Album(pool),
         tests=Album([stage.input(task.test_images)]),
+        shards=read.read_shards(folder),
     )
     return read.Evidence(
         classes=task.classes,
         collected=collected,
         measured=_measured(stage),
+        kept=read_kept(stage.input(FOLDER)),
         params={
             n: m.model_dump(mode="json")
             for n, m in {"task": task, **stage.settings.sections}.items()
         },
+        flat=stage.settings.flat(),
         inputs=dict(stage.inputs),
         truth=read_table(stage.input("data/quickstart/truth.parquet"), TRUTH)
         if stage.params.truth

@@ -21,11 +21,11 @@ def text(value: Child) -> Html:
     """Escaped text; `Html` is returned as it is, None is nothing."""
     if value is None:
         return EMPTY
-    return value if isinstance(value, Html) else Html(escape(_printable(str(value))))
+    return value if isinstance(value, Html) else Html(escape(printable(str(value))))
 
 
-def _printable(value: str) -> str:
-    """Without control characters and lone surrogates, which no HTML file may hold."""
+def printable(value: str) -> str:
+    """Without control characters and lone surrogates, which no HTML or JSON file should hold."""
     kept = "".join(
         c if c in "\n\t" or (ord(c) >= 32 and not 0x7F <= ord(c) <= 0x9F) else " " for c in value
     )
@@ -37,7 +37,7 @@ def tag(name: str, /, *children: Child, **attributes: str | int | float | None) 
     parts = [name]
     for key, value in attributes.items():
         if value is not None:
-            parts.append(f'{key.rstrip("_").replace("_", "-")}="{escape(_printable(str(value)))}"')
+            parts.append(f'{key.rstrip("_").replace("_", "-")}="{escape(printable(str(value)))}"')
     opening = f"<{' '.join(parts)}>"
     if name in _VOID:
         return Html(opening)

@@ -7,27 +7,44 @@ from pathlib import Path
 
 from stages.report.evidence import Evidence
 from stages.report.html import Html, join, tag
+from stages.report.sections.experiments import experiments
+from stages.report.sections.fit import fit
 from stages.report.sections.funnel import funnel
 from stages.report.sections.glance import glance
 from stages.report.sections.pairs import pairs
 from stages.report.sections.prototypes import prototypes
 from stages.report.sections.rebuild import rebuild
-from stages.report.sections.results import curves, results
+from stages.report.sections.results import results
 from stages.report.sections.sources import sources
 from stages.report.sections.thresholds import thresholds
+from stages.report.sections.training import curves
 from stages.report.sections.truth import BANNER, planted_truth
 
 STYLE = Path(__file__).with_name("style.css")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-SECTIONS = (funnel, thresholds, pairs, prototypes, curves, results, planted_truth, sources, rebuild)
+SECTIONS = (
+    funnel,
+    fit,
+    thresholds,
+    pairs,
+    planted_truth,
+    prototypes,
+    curves,
+    results,
+    experiments,
+    sources,
+    rebuild,
+)
 MENU = {
     "funnel": "Funnel",
+    "fit": "Fit",
     "thresholds": "Thresholds",
     "pairs": "Duplicates",
-    "prototypes": "Prototypes",
+    "truth": "Planted truth",
+    "prototypes": "Confounders",
     "training": "Training",
     "results": "Test set",
-    "truth": "Planted truth",
+    "experiments": "Earlier",
     "sources": "Licences",
     "rebuild": "Rebuild",
 }
@@ -41,11 +58,8 @@ def page(evidence: Evidence) -> str:
     )
     title = f"{student}, distilled from {teacher} with images from the web"
     sections = [part for part in (make(evidence) for make in SECTIONS) if part]
-    menu = [
-        tag("a", label, href=f"#{name}")
-        for name, label in MENU.items()
-        if any(f'id="{name}"' in s for s in sections)
-    ]
+    shown = [name for name in MENU if any(f'<section id="{name}">' in s for s in sections)]
+    menu = [tag("a", MENU[name], href=f"#{name}") for name in shown]
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -57,13 +71,16 @@ def page(evidence: Evidence) -> str:
     )
     body = tag(
         "body",
-        tag("p", "webdistill report", class_="over"),
-        tag("h1", title),
-        tag("p", f"Classes: {_shortened(evidence.classes)}.", class_="lead"),
-        tag("p", BANNER, class_="note") if evidence.truth is not None else None,
-        glance(evidence),
         tag("nav", *menu),
-        join(sections, "\n"),
+        tag(
+            "header",
+            tag("p", "webdistill report", class_="over"),
+            tag("h1", title),
+            tag("p", f"Classes: {_shortened(evidence.classes)}.", class_="lead"),
+            tag("p", BANNER, class_="note") if evidence.truth is not None else None,
+            glance(evidence, set(shown)),
+        ),
+        tag("main", join(sections, "\n")),
         tag(
             "footer",
             "Made by the report stage of webdistill. This file loads nothing and runs no script.",

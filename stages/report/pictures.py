@@ -54,9 +54,7 @@ class Album:
         """The picture with a caption below; an id without a picture gets an empty frame."""
         image = tag("span", class_="missing")
         if name in self:
-            image = tag(
-                "img", src=data_uri(self.data(name)), alt=note, title=note or None, loading="lazy"
-            )
+            image = tag("img", src=data_uri(self.data(name)), alt=note, title=note or None)
         return tag("figure", image, tag("figcaption", caption))
 
     @staticmethod

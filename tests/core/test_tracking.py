@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from webdistill.core import flush, replay, tracking
+from webdistill.core import tracking
 from webdistill.core.tracking import Record
+from webdistill.lineage import flush, store
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "3fa2c1" + "0" * 26
@@ -41,7 +42,7 @@ def record(stage: str = "distill", **changes: Any) -> Record:
         "parent_params": {"task.seed": "0", "distill.method": "kd", "distill.student": "wrn-16-1"},
         "params": {"distill.method": "kd"},
         "task": {"task.seed": 0},
-        "inputs": {"data/select/selection.parquet": "a" * 64},
+        "inputs": {"data/quickstart/web.parquet": "a" * 64},
         "outputs": {"data/distill/student/": "b" * 64},
         "metrics": {"loss->end": 0.5},
         "track_metrics": {"seconds": 12.5},
@@ -81,7 +82,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        replay.connect(root)
+        store.connect(root)
     return root / "mlflow.db"
 
 
@@ -137,9 +138,9 @@ def run_flush(folder: Path) -> int:
 
 def runs(folder: Path) -> tuple[Any, list[Any], list[Any]]:
     """-> client, parent runs, child runs"""
-    client, experiment = replay.connect(folder.parent.parent)
+    client, experiment = store.connect(folder.parent.parent)
     every = client.search_runs([experiment])
-    parents = [run for run in every if replay.PARENT_TAG not in run.data.tags]
+    parents = [run for run in every if store.PARENT_TAG not in run.data.tags]
     return client, parents, [run for run in every if run not in parents]
 
 
@@ -191,7 +192,7 @@ def test_name_key_and_project_root(tmp_path: Path) -> None:
     (tmp_path / "teacher" / "config.json").write_text(json.dumps({"architecture": "wrn-16-2"}))
     params = {**record().parent_params, "task.teacher": "teacher"}
     named = record(parent_params=params)
-    assert tracking.run_name(named, tmp_path) == "kd wrn-16-2->wrn-16-1 · 3fa2c1"
+    assert tracking.run_name(named, tmp_path) == "3fa2c1 · kd wrn-16-2->wrn-16-1"
     key = tracking.experiment_key(params, tmp_path)
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "a.py").write_text("pass")
@@ -211,21 +212,25 @@ def test_sqlite_parent_children_and_repeats(tmp_path: Path, local: Path) -> None
     assert not list(local.glob("*.json")) + list(local.glob("*.files"))
     for _ in range(2):  # the second time round after the same record came again
         client, (parent,), children = runs(local)
-        assert parent.info.run_name == "kd teacher->wrn-16-1 · 3fa2c1"
+        assert parent.info.run_name == "3fa2c1 · kd teacher->wrn-16-1"
         assert parent.data.params == record().parent_params
         assert parent.data.metrics["search.rows"] == 7
         assert len(client.get_metric_history(parent.info.run_id, "distill.loss")) == 1500
         assert {child.info.run_name for child in children} == {"search", "distill"}
-        assert {child.data.tags[replay.PARENT_TAG] for child in children} == {parent.info.run_id}
+        assert {child.data.tags[store.PARENT_TAG] for child in children} == {parent.info.run_id}
         (child,) = (child for child in children if child.info.run_name == "distill")
         assert (child.info.start_time, child.info.end_time) == (
             1_700_000_000_250,
             1_700_000_012_750,
         )
-        assert child.data.metrics == {"loss-_end": 0.5, "seconds": 12.5, "loss": CURVE[-1][1]}
+        assert child.data.metrics == {
+            "loss-_end": 0.5,
+            "system/seconds": 12.5,
+            "loss": CURVE[-1][1],
+        }
         assert child.data.params == {"task.seed": "0", "distill.method": "kd"}
         data = {each.dataset.name: each for each in child.inputs.dataset_inputs}
-        assert data["data/select/selection.parquet"].dataset.digest == "a" * 36
+        assert data["data/quickstart/web.parquet"].dataset.digest == "a" * 36
         assert data["data/distill/student/"].tags[0].value == "output"
         assert child.data.tags["output data/distill/student"] == "b" * 64
         (artifact,) = client.list_artifacts(child.info.run_id)
@@ -234,6 +239,42 @@ def test_sqlite_parent_children_and_repeats(tmp_path: Path, local: Path) -> None
         )
         path.write_text(kept)
         assert run_flush(local) == 0
+
+
+def test_parameters_beyond_every_limit_of_mlflow(local: Path) -> None:
+    many = {f"section.key_{number}": str(number) for number in range(250)}
+    odd = {
+        "task.classes": "x" * 9000,
+        "a>b": "",
+        "search.keywords.crème brûlée": "1",
+        "k" * 300: "2",
+    }
+    path = tracking.spool(record(parent_params={**many, **odd}, params=many), local)
+    kept = path.read_text()
+    for _ in range(2):
+        assert run_flush(local) == 0
+        assert not list(local.glob("*.rejected"))
+        _, (parent,), (child,) = runs(local)
+        assert len(parent.data.params) == 254
+        assert len(child.data.params) == 251
+        assert parent.data.params["task.classes"] == "x" * 6000
+        assert parent.data.params["search.keywords.cr_me br_l_e"] == "1"
+        assert parent.data.params["a_b"] == ""
+        path.write_text(kept)
+
+
+def test_two_may_make_the_database_at_the_same_time(tmp_path: Path) -> None:
+    code = "from pathlib import Path; from webdistill.lineage import store; print(store.connect(Path()).experiment)"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    answers = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], answers
+    assert len({output for output, _ in answers}) == 1
 
 
 def test_a_comparison_told_twice_is_one_tree_brought_up_to_date(
@@ -271,7 +312,7 @@ def test_a_comparison_told_twice_is_one_tree_brought_up_to_date(
     )
     assert {child.info.run_name for child in children} == {"kd-0", "kd-1"}
     for child in children:
-        assert child.data.tags[replay.PARENT_TAG] == parent.info.run_id
+        assert child.data.tags[store.PARENT_TAG] == parent.info.run_id
         assert child.data.metrics["evaluate.top1"] == 0.75
         assert child.data.params["arm"] == "kd"
         assert child.info.status == "FINISHED"
@@ -282,7 +323,7 @@ def test_a_flush_cut_short_is_completed_without_duplicates(
 ) -> None:
     path = tracking.spool(record(), local)
     with monkeypatch.context() as patch:
-        patch.setattr(replay, "_log_data", lambda *_: 1 / 0)
+        patch.setattr(store, "log_data", lambda *_: 1 / 0)
         assert run_flush(local) == 1
     assert path.exists()
     assert "ZeroDivisionError" in capfd.readouterr().err
@@ -297,7 +338,7 @@ def test_an_impossible_record_is_put_aside_and_the_rest_goes_on(
 ) -> None:
     broken = tracking.spool(record(), local)
     broken.write_text("{")
-    wrong = tracking.spool(record(metrics={"loss": "high"}), local)
+    wrong = tracking.spool(record(metrics={"top1": "high"}), local)
     tracking.spool(record("report", status="FAILED", metrics={"nan": float("nan")}), local)
     assert run_flush(local) == 0
     assert {each.name for each in local.glob("*.rejected")} == {

@@ -210,5 +210,8 @@ def test_templates_are_installed_with_the_package() -> None:
     import tomllib
 
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert tuple(setup["data-files"][template.SHARED]) == template.FILES
+    listed = {
+        f"{to}/{Path(file).name}" for to, files in setup["data-files"].items() for file in files
+    }
+    assert listed == {f"{template.SHARED}/{name}" for name in template.FILES}
     assert all(template.find(name) == ROOT / name for name in template.FILES)

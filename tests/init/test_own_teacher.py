@@ -17,7 +17,7 @@ from webdistill.core.params import STAGES, read_yaml
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own_teacher.md").read_text()
-FOLDERS = ("stages", "webdistill", "data/quickstart/clip")
+FOLDERS = ("stages", "webdistill", "experiments", "data/quickstart/clip")
 FILES = ("params.yaml", "dvc.yaml", "takedown.txt", ".dvcignore", ".gitignore")
 UNWANTED = shutil.ignore_patterns("__pycache__")
 

@@ -65,7 +65,7 @@ def leaky(maps: Tensor) -> Tensor:
 def test_the_generator_is_what_its_docstring_says() -> None:
     torch.manual_seed(1)
     net, z = Generator(LATENT, 14), torch.randn(4, LATENT)
-    first, _, widen, second, _, last, _ = net.layers
+    first, widen, second, _, last, _ = net.layers
     for norm in (first, second):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias)

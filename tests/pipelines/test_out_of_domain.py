@@ -494,6 +494,7 @@ NAMED: dict[str, Any] = {
     "data": "pool/{setting}",
     "common": {"task": {"teacher": "work/{setting}/teacher"}, "distill": {"method": "augkd"}},
     "baseline": "kd",
+    "unequal": [],
 }
 
 
@@ -549,6 +550,11 @@ def test_cells_that_cannot_be_compared_are_refused(done: Path) -> None:
     finished(done, "sketch-kd-0", 0.5, steps=300)
     with pytest.raises(UserError, match="not trained for equally many optimiser steps"):
         table.read(done, NAMED)
+    assert table.read(done, {**NAMED, "unequal": ["kd"]}).cells[-1].steps == 300
+    finished(done, "sketch-augkd-0", 0.5, steps=300)
+    finished(done, "photo-augkd-0", 0.5)
+    with pytest.raises(UserError, match="not trained for equally many optimiser steps"):
+        table.read(done, {**NAMED, "unequal": ["kd"]})
     shutil.rmtree(done / "cells")
     with pytest.raises(UserError, match="no finished cell in"):
         table.read(done, NAMED)

@@ -14,7 +14,7 @@ from pipelines.table import compare, markdown, write
 from pipelines.welch import interval, t_quantile
 from webdistill.core import tracking
 from webdistill.core.errors import UserError
-from webdistill.core.files import write_json
+from webdistill.core.files import read_json, write_json
 
 
 def cell(
@@ -192,6 +192,16 @@ def test_a_comparison_is_one_record_and_one_per_cell(pipeline: Path) -> None:
     }  # fmt: skip
     assert cells[1].metrics["evaluate.top1"] == 0.70
     assert cells[1].metrics["distill.steps"] == 1200
+
+
+def test_a_comparison_tells_both_answers_of_deconfounded_students(pipeline: Path) -> None:
+    for seed, raw in ((0, 0.61), (1, 0.63)):
+        path = pipeline / "cells" / f"random-{seed}" / "evaluate" / "metrics.json"
+        write_json({**read_json(path), "raw_top1": raw, "compensated_top1": 0.6}, path)
+    own, *_ = track.records(pipeline, settings(), ["random-0", "random-1", "top-k-0"], [])
+    assert own.metrics["random.raw_top1"] == pytest.approx(0.62)
+    assert own.metrics["random.compensated_top1"] == pytest.approx(0.6)
+    assert {"top-k.top1", "top-k.agreement"} == {k for k in own.metrics if k.startswith("top-k")}
 
 
 def test_keys_tell_comparisons_apart_and_stay_when_cells_are_added(pipeline: Path) -> None:

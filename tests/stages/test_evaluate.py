@@ -231,6 +231,10 @@ class _Stage:
         assert name == "mistakes.png"
         assert data.startswith(b"\x89PNG")
 
+    def artifact(self, path: Path) -> None:
+        assert path.name in ("student.onnx", "config.json")
+        assert path.is_file()
+
     def metrics(self, values: dict[str, float]) -> None:
         self.found.update(values)
 

@@ -18,7 +18,8 @@ from stages.filter.__main__ import main
 from stages.filter.params import Filter
 from stages.select.scores import QUALITY
 from tests.stages.filter_project import LOOSE, finish, name, photo, stage_for
-from tests.stages.test_report import _page, _webp, build_project
+from tests.stages.report_project import build_project, webp
+from tests.stages.report_stage import rendered
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_table
 
@@ -143,11 +144,11 @@ def test_the_report_shows_no_image_that_nobody_shall_see(place: Path, reason: st
     assert len(hidden) >= 6
     table = table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons))
     write_table(table, place / "data/filter/dropped.parquet")
-    page = _page(place)
+    page = rendered(place)
     assert all(_picture(n) not in page for n in hidden)
     rest = [n for n in ids if n not in hidden]
     assert any(_picture(n) in page for n in rest)
 
 
 def _picture(name: str) -> str:
-    return base64.b64encode(_webp(int(name, 16))).decode()
+    return base64.b64encode(webp(int(name, 16))).decode()

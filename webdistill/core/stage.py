@@ -28,7 +28,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from webdistill.core import dependencies, files, params, tracking
+from webdistill.core import dependencies, files, params, recorded, tracking
+from webdistill.core.dvc_hash import dvc_hash
 from webdistill.core.errors import UserError
 from webdistill.core.progress import progress
 
@@ -54,7 +55,8 @@ class Stage:
             scratch = scratch / "cells" / "-".join(_relative(cell, self.root).parts)
         self.work = scratch / name
         self.track_values: dict[str, float] = {}
-        self.inputs: dict[str, str] = {}
+        self.inputs: dict[str, str] = {}  # path -> sha256
+        self.hashes: dict[str, str] = {}  # path -> DVC's hash, for tracking
         self.curves: dict[str, list[tuple[int, float]]] = {}
         self.artifacts: list[Path] = []
         self._metrics: dict[str, float] = {}
@@ -63,7 +65,8 @@ class Stage:
         self._cleanup: list[Callable[[], object]] = []
 
     def input(self, name: str) -> Path:
-        """A file or folder an earlier stage made, or the user's own. Folders are checked against their manifest.
+        """A file or folder an earlier stage made, or the user's own. Folders are checked against their manifest,
+        files against dvc.lock.
 
         In a cell (`--cell`) the cell's own `<stage>/...` is taken when it has it, else the one in `--from`.
         """
@@ -78,8 +81,10 @@ class Stage:
             dependencies.check_declared(self.root, self.name, path, self.settings.raw)
         if path.is_dir() and made_by:
             files.check_manifest(path)
+        else:
+            recorded.check_recorded(self.root, path)
         read = name if path == Path(name) else os.path.relpath(path, self.root)
-        self.inputs[read] = files.digest(path)
+        self.inputs[read], self.hashes[read] = files.digest(path), dvc_hash(path, self.root)
         return path
 
     def _place(self, name: str) -> Path:
@@ -164,13 +169,14 @@ class Stage:
         return progress(items, total=total, unit=unit, label=label or self.name, size=size)
 
     def publish(self) -> dict[str, str]:
-        """Move all outputs in place and write metrics.json. -> {path: digest}"""
+        """Move all outputs in place and write metrics.json. -> {path: DVC's hash}"""
         with self.output("metrics.json") as path:
             files.write_json(self._metrics, path)
         published = {}
         for name in self._outputs:
             files.replace(self._out / name, self.data / name)
-            published[str(_relative(self.data / name, self.root))] = files.digest(self.data / name)
+            path = self.data / name
+            published[str(_relative(path, self.root))] = dvc_hash(path, self.root)
         for action in self._cleanup:
             action()
         return published
@@ -180,13 +186,16 @@ class Stage:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         flat = self.settings.flat()
         ended = time.time()
+        lock, measured = tracking.locked(self.root) if self._cell is None else ("", {})
         return tracking.Record(
             stage=self.name,
             params={k: v for k, v in flat.items() if k.split(".")[0] in (self.name, "task")},
             parent_key=tracking.experiment_key(flat, self.root),
             parent_params=flat,
-            inputs=dict(self.inputs),
+            inputs=dict(self.hashes),
             outputs=dict(outputs),
+            lock=lock,
+            measured=measured,
             metrics=dict(self._metrics),
             track_metrics={
                 **self.track_values,

@@ -1,7 +1,7 @@
 """Tracking: a stage leaves a record in a spool folder; a process of its own carries it to MLflow.
 
 A stage never imports MLflow and never talks to a server: it writes one small file and starts
-`webdistill.core.flush` in the background. A dead, slow or failing server therefore costs a stage
+`webdistill.lineage.flush` in the background. A dead, slow or failing server therefore costs a stage
 nothing, and nothing is lost: what did not get through stays in `.work/spool` and goes with the next
 flush.
 
@@ -26,6 +26,11 @@ from typing import Any
 
 FLUSH_SECONDS = 120  # a background flush ends itself after this time, whatever the server does
 LOG_BYTES = 1_000_000  # flush.log starts anew beyond this size
+# What decides about outputs: the code among the dependencies in dvc.yaml
+CODE = (
+    "stages", "webdistill/core", "webdistill/images", "webdistill/models", "webdistill/web",
+    "webdistill/clustering.py",
+)  # fmt: skip
 
 _USERINFO = re.compile(r"(?<=://)[^/\s?#]*@")
 _QUERY_SECRET = re.compile(
@@ -40,10 +45,11 @@ _SECRET_NAME = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run of one stage. Times in seconds since the epoch; a digest is any string naming the content.
+    """One run of one stage. Times in seconds since the epoch; a digest is DVC's hash, as in dvc.lock.
 
-    Two kinds more, for what is told of a comparison each time its table is made: with `stage` empty metrics and
-    artifacts are the parent's own; with `key` the run of that key is brought up to date, and the parent left alone.
+    Three kinds more. Of a comparison, each time its table is made: with `stage` empty metrics and artifacts are the
+    parent's own; with `key` the run of that key is brought up to date, and the parent left alone. With `stage` empty
+    and a `lock`, a workspace: every stage in the lock made what is there, whoever ran it.
     """
 
     stage: str
@@ -61,30 +67,47 @@ class Record:
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)  # (step, value)
     artifacts: Sequence[Path] = ()  # copied by `spool`
     tags: Mapping[str, str] = field(default_factory=dict)
+    lock: str = ""  # text of dvc.lock: what made the inputs
+    measured: Mapping[str, str] = field(default_factory=dict)  # stage -> text of its metrics.json
     name: str = ""  # of the parent run; empty: `run_name`
     key: str = ""  # of a run that may come again; empty: each record is a run
 
 
-def code_digest(root: Path, *folders: str) -> str:
-    """sha256 over names and bytes of all *.py files below these folders of `root`."""
+def code_digest(root: Path, *places: str) -> str:
+    """sha256 over names and bytes of these files of `root`, and of all *.py files below these folders."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted((root / folder).rglob("*.py")):
+    for place in places:
+        found = root / place
+        for path in [found] if found.is_file() else sorted(found.rglob("*.py")):
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def experiment_key(params: Mapping[str, object], root: Path) -> str:
-    """32 hex digits from the resolved parameters and the code of stages/ and webdistill/ below `root`."""
-    text = json.dumps(params, sort_keys=True, default=str) + code_digest(
-        root, "stages", "webdistill"
-    )
+    """32 hex digits from the resolved parameters and the code below `root` that stages depend on."""
+    text = json.dumps(params, sort_keys=True, default=str) + code_digest(root, *CODE)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def locked(root: Path) -> tuple[str, dict[str, str]]:
+    """-> text of dvc.lock, {stage: text of its metrics.json}: what a flush needs to know of stages that DVC skipped.
+
+    As text: a stage has no time to parse it.
+    """
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return "", {}
+    files = sorted((root / "data").glob("*/metrics.json"))
+    measured = {file.parent.name: file.read_text(encoding="utf-8") for file in files}
+    return path.read_text(encoding="utf-8"), measured
+
+
 def run_name(record: Record, root: Path) -> str:
-    """A name for people: `kd wrn-16-2->wrn-16-1 · 3fa2c1`."""
+    """A name for people, `3fa2c1 · kd wrn-16-2->wrn-16-1`: MLflow cuts names short, so what tells them apart is first.
+
+    For `dvc exp run` that is the experiment's name, else the start of the key.
+    """
     if record.name:
         return record.name
     params = record.parent_params
@@ -95,7 +118,8 @@ def run_name(record: Record, root: Path) -> str:
         teacher = str(json.loads(card.read_text(encoding="utf-8"))["architecture"])
     except (OSError, ValueError, KeyError, TypeError):
         teacher = card.parent.name
-    return f"{method} {teacher}->{student} · {record.parent_key[:6]}"
+    first = os.environ.get("DVC_EXP_NAME") or record.parent_key[:6]
+    return f"{first} · {method} {teacher}->{student}"
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
@@ -181,9 +205,10 @@ def launch_flush(folder: Path, seconds: int = FLUSH_SECONDS) -> int:
     """Start a flush of `folder` in the background, alive for at most `seconds`. -> process id"""
     log = folder / "flush.log"
     mode = "ab" if not log.exists() or log.stat().st_size < LOG_BYTES else "wb"
-    package = str(Path(__file__).resolve().parents[2])
+    # not a throw-away copy of the code, which goes before the flush does
+    package = str(project_root(Path(__file__).resolve().parents[2]))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = [sys.executable, "-m", "webdistill.core.flush", "--background"]
+    command = [sys.executable, "-m", "webdistill.lineage.flush", "--background"]
     with log.open(mode) as output:
         process = subprocess.Popen(
             [*command, "--wait", str(seconds), "--folder", str(folder.resolve())],

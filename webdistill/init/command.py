@@ -67,8 +67,9 @@ def init(arguments: argparse.Namespace) -> tuple[str, int]:
     copied = template.copy_code(root)
     for name, text in texts.items():
         (root / name).write_text(text, encoding="utf-8")
-    for name in ("takedown.txt", ".dvcignore"):
+    for name in template.KEPT:
         if not (root / name).exists():
+            (root / name).parent.mkdir(exist_ok=True)
             (root / name).write_bytes(template.find(name).read_bytes())
             written.append(name)
     if not (root / ".gitignore").exists():

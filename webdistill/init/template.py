@@ -21,7 +21,12 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from webdistill.core.errors import UserError
 
 CODE = ("webdistill", "stages")
-FILES = ("params.yaml", "dvc.yaml", "takedown.txt", ".dvcignore")
+KEPT = (
+    "takedown.txt",
+    ".dvcignore",
+    "experiments/README.md",
+)  # written where they are absent, never replaced
+FILES = ("params.yaml", "dvc.yaml", *KEPT)
 SHARED = "share/webdistill"  # where pyproject.toml installs FILES
 QUICKSTART_CLIP, QUICKSTART_TRUTH = "data/quickstart/clip", "data/quickstart/truth.parquet"
 IGNORED = """\

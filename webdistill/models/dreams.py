@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from webdistill.core.errors import UserError
+from webdistill.models.doubling import DoublingConv
 
 SMALLEST, LARGEST = 7, 13  # sides of the innermost maps: 32 and 64 px begin with 8, 224 px with 7
 WIDTHS = (256, 128, 64)  # channels of the innermost maps, after one doubling, after more
@@ -55,8 +56,7 @@ class Generator(nn.Module):
         layers: list[nn.Module] = [nn.BatchNorm2d(width(0))]
         for level in range(steps):
             layers += [
-                nn.Upsample(scale_factor=2),
-                nn.Conv2d(width(level), width(level + 1), 3, padding=1, bias=False),
+                DoublingConv(width(level), width(level + 1)),
                 nn.BatchNorm2d(width(level + 1)),
                 nn.LeakyReLU(0.2),
             ]

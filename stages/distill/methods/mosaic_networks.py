@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from webdistill.models.doubling import DoublingConv
+
 WIDTH = 64  # channels before the generator's last layer; before that 4 and 2 times as many
 PATCH_WIDTH = 128  # channels after the discriminator's first layer
 
@@ -18,8 +20,7 @@ def _norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
 
 def _double(inputs: int, outputs: int) -> list[nn.Module]:
     """Maps of twice the side."""
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return [nn.Upsample(scale_factor=2), conv, _norm(outputs), nn.LeakyReLU(0.2)]
+    return [DoublingConv(inputs, outputs), _norm(outputs), nn.LeakyReLU(0.2)]
 
 
 class Generator(nn.Module):

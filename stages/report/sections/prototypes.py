@@ -58,7 +58,7 @@ def prototypes(evidence: Evidence) -> Html:
     mixed = sorted(big, key=lambda c: (-c.entropy, c.index))[:number]
     return section(
         "prototypes",
-        "Prototypes",
+        "Confounders: the prototypes",
         f"{count(len(found))} clusters of the pool's features, with the images nearest to each centre. Mixed ones are "
         "where context, not the object, decides: the confounders.",
         tag("h3", "largest"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.report.evidence import Evidence
-from stages.report.html import Child, Html, join, section, table, tag
+from stages.report.html import Child, Html, section, table, tag
 
 COMMANDS = """dvc pull     # the data of this commit, where a remote holds it
 dvc repro    # or build it: only what is missing or changed runs
@@ -28,11 +28,6 @@ def rebuild(evidence: Evidence) -> Html:
         [tag("code", name), tag("code", digest[:16], title=digest)]
         for name, digest in sorted(evidence.inputs.items())
     ]
-    settings = [
-        tag("tr", tag("td", tag("code", f"{part}.{key}")), tag("td", tag("code", _plain(value))))
-        for part, values in evidence.params.items()
-        for key, value in values.items()
-    ]
     digest = params_digest(evidence.params)
     return section(
         "rebuild",
@@ -40,7 +35,7 @@ def rebuild(evidence: Evidence) -> Html:
         "The same code, parameters and inputs give this page byte for byte on one machine.",
         tag("pre", COMMANDS),
         tag("p", "parameters, sha256 ", tag("code", digest)),
-        tag("details", tag("summary", "all parameters"), _table(settings), open="open"),
+        tag("details", tag("summary", "all parameters"), _settings(evidence.flat), open="open"),
         tag(
             "details",
             tag(
@@ -52,9 +47,18 @@ def rebuild(evidence: Evidence) -> Html:
     )
 
 
-def _table(rows: list[Html]) -> Html:
-    return tag("div", tag("table", tag("tbody", join(rows, "\n"))), class_="scroll")
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _settings(flat: Mapping[str, str]) -> Html:
+    """All parameters in columns, a block per section."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for name, value in flat.items():
+        section_name, _, key = name.partition(".")
+        sections.setdefault(section_name, []).append((key, value))
+    blocks = [
+        tag(
+            "div",
+            tag("h4", name),
+            *(tag("p", tag("code", key), " ", tag("code", value)) for key, value in values),
+        )
+        for name, values in sections.items()
+    ]
+    return tag("div", *blocks, class_="settings")

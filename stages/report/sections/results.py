@@ -1,71 +1,14 @@
-"""How the student trained and what it can do: curves, classes, confusion, calibration."""
+"""What the student can do on the test set: figures, classes, confusion, calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from stages.report import charts
 from stages.report.evidence import Evidence
-from stages.report.html import EMPTY, Child, Html, join, section, table, tag
-from stages.report.pictures import whole_uri
+from stages.report.html import Child, Html, join, section, table, tag
 from stages.report.wording import count, percent, short
 
 MOST_CLASSES = 24  # beyond that a matrix is unreadable: the commonest mistakes are listed instead
 MOST_MISTAKES = 20
-PICTURES = {  # of data/distill/pictures
-    "views.png": "what the student saw: a row per image, its first views",
-    "kept_most_then_least.png": "images the method kept most often, then those it kept least",
-    "over_training.png": "a row per image: itself, then what the method made of it as the training went on, four times "
-    "in every part; with augkd: what the generator makes of it, the same of its anchor, and the mixtures",
-}
-
-
-def curves(evidence: Evidence) -> Html:
-    """Section `training`: one small chart per column of curve.csv, and how the method's choice of images changed."""
-    shown = _series(evidence.measured.curve)
-    choices = evidence.measured.choices
-    changing = _series({name: v for name, v in choices.items() if not name.startswith("class/")})
-    if not shown and not changing:
-        return EMPTY
-    lead = "Every series the training wrote, by epoch. The student is the last epoch, not the best one."
-    parts: list[Child] = [tag("div", *shown, class_="grid")]
-    if changing:
-        classes = {
-            n.removeprefix("class/"): v for n, v in choices.items() if n.startswith("class/")
-        }
-        few = len(classes) <= MOST_CLASSES
-        parts += [
-            tag("h3", "images the method chose"),
-            tag("div", *changing, *(_series(classes, "kept: ") if few else ()), class_="grid"),
-        ]
-    parts += _pictures(evidence.measured.pictures)
-    return section("training", "Training", lead, *parts)
-
-
-def _pictures(found: Mapping[str, bytes]) -> list[Child]:
-    """What the training showed of itself, closed until asked for."""
-    return [
-        tag(
-            "details",
-            tag("summary", caption),
-            tag("img", src=whole_uri(found[name]), alt=caption, class_="wide"),
-        )
-        for name, caption in PICTURES.items()
-        if name in found
-    ]
-
-
-def _series(values: Mapping[str, Sequence[tuple[float, float]]], prefix: str = "") -> list[Html]:
-    """One small chart per series of more than one point."""
-    return [
-        tag(
-            "figure",
-            tag("figcaption", prefix + name.replace("_", " ")),
-            charts.lines({name: points}, "epoch"),
-        )
-        for name, points in values.items()
-        if len(points) > 1
-    ]
 
 
 def results(evidence: Evidence) -> Html:

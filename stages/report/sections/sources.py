@@ -25,11 +25,15 @@ def host(*addresses: str) -> str:
     return UNKNOWN
 
 
+def pooled(collected: Collected) -> list[dict[str, str]]:
+    """The ledger's row of every image in the pool."""
+    columns = ["id", "status", "url", "licence", "licence_url", "landing_page"]
+    return [row for row in collected.ledger.select(columns).to_pylist() if row["status"] == "ok"]
+
+
 def used(collected: Collected) -> list[dict[str, str]]:
     """The ledger's row of every selected image."""
-    columns = ["id", "status", "url", "licence", "licence_url", "landing_page"]
-    rows = collected.ledger.select(columns).to_pylist()
-    return [row for row in rows if row["status"] == "ok" and row["id"] in collected.selected]
+    return [row for row in pooled(collected) if row["id"] in collected.selected]
 
 
 def licences(rows: Iterable[dict[str, str]]) -> list[tuple[str, str, int]]:

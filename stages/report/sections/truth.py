@@ -183,15 +183,27 @@ def planted_truth(evidence: Evidence) -> Html:
         "reached a rule; precision is the share of planted ones among those it flagged.",
         tag("p", BANNER, class_="note"),
         _rules(rows),
-        tag("h3", "how well CLIP tells them apart (AUC)"),
-        _separation(separation(evidence.collected, evidence.truth.to_pylist())),
-        tag("h3", "what became of each kind"),
-        _outcomes("kind", rows, lambda fate: fate.kind),
-        tag("h3", "photographs altered on purpose, by alteration") if shifts else EMPTY,
-        _outcomes("alteration", shifts, lambda fate: fate.shift) if shifts else EMPTY,
-        tag("h3", "how true the labels are"),
-        _labels(rows),
+        tag(
+            "div",
+            _titled(
+                "how well CLIP tells them apart (AUC)",
+                _separation(separation(evidence.collected, evidence.truth.to_pylist())),
+            ),
+            _titled("how true the labels are", _labels(rows)),
+            _titled("what became of each kind", _outcomes("kind", rows, lambda fate: fate.kind)),
+            _titled(
+                "photographs altered on purpose, by alteration",
+                _outcomes("alteration", shifts, lambda fate: fate.shift),
+            )
+            if shifts
+            else EMPTY,
+            class_="grid",
+        ),
     )
+
+
+def _titled(title: str, content: Html) -> Html:
+    return tag("div", tag("h3", title), content)
 
 
 def _rules(rows: Sequence[Fate]) -> Html:

@@ -1,4 +1,4 @@
-"""Carries spooled records to MLflow: `python -m webdistill.core.flush [--wait SECONDS]`.
+"""Carries spooled records to MLflow: `python -m webdistill.lineage.flush [--wait SECONDS]`.
 
 One flush at a time holds the lock of a spool folder; a later one waits for it and then finds little
 left to do. A record is removed only after all of it has arrived, and carries a unique id as a tag: a
@@ -23,10 +23,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from webdistill.core import replay, tracking
+from webdistill.core import tracking
+from webdistill.lineage import replay, store
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from webdistill.lineage.store import Store
 
 FAILURES = 3  # records that fail before a flush takes the store for dead
 
@@ -38,12 +39,12 @@ def flush(folder: Path) -> int:
     """
     if not _waiting(folder):
         return 0
-    client, experiment = replay.connect(folder.resolve().parent.parent)
+    place = store.connect(folder.resolve().parent.parent)
     failed: set[Path] = set()
     while waiting := [path for path in _waiting(folder) if path not in failed]:
         for path in waiting:
             try:
-                _carry(client, experiment, path)
+                _carry(place, path)
             except Exception as error:  # whatever a server or a database can raise
                 failed.add(path)
                 if len(failed) == FAILURES:
@@ -52,7 +53,7 @@ def flush(folder: Path) -> int:
     return len(_waiting(folder))
 
 
-def _carry(client: MlflowClient, experiment: str, path: Path) -> None:
+def _carry(place: Store, path: Path) -> None:
     """Replay one spooled file and remove it, or put it aside if no attempt can ever succeed."""
     from mlflow.exceptions import MlflowException
 
@@ -63,7 +64,7 @@ def _carry(client: MlflowClient, experiment: str, path: Path) -> None:
         _reject(path, error)
         return
     try:
-        replay.replay(client, experiment, path.stem, record)
+        replay.replay(place, path.stem, record)
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
@@ -121,7 +122,7 @@ def _give_up(_signum: int, _frame: FrameType | None) -> None:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m webdistill.core.flush",
+        prog="python -m webdistill.lineage.flush",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -153,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         signal.alarm(0)
     if left:
-        _say(f"{left} records wait in {folder}; `python -m webdistill.core.flush` tries again")
+        _say(f"{left} records wait in {folder}; `python -m webdistill.lineage.flush` tries again")
     return 1 if left else 0
 
 

@@ -1,0 +1,159 @@
+"""Promise R6, second half: every parameter changes something, and a named test knows it.
+
+Most change what a stage writes; those of pace, patience and memory change how it works, those of consent whether it
+stops. The function named here fails when the parameter has no effect.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from webdistill.core.params import STAGES, load, schema
+from webdistill.reference import rows
+
+ROOT = Path(__file__).parents[2]
+HERE = "tests/promises/test_options.py"
+PROOF: dict[str, tuple[str, str]] = {
+    "task.seed": (
+        "tests/stages/test_prototypes.py",
+        "test_a_sample_is_drawn_by_the_seed_without_repetition",
+    ),
+    "task.threads": (HERE, "test_threads_are_those_of_the_numerical_libraries"),
+    "task.classes": ("tests/stages/test_score.py", "test_teachers_that_do_not_fit"),
+    "task.image_size": ("tests/stages/test_score.py", "test_teachers_that_do_not_fit"),
+    "task.teacher": ("tests/stages/test_score.py", "test_the_stage_stops_before_any_work"),
+    "task.test_images": (
+        "tests/stages/test_filter.py",
+        "test_every_reason_with_its_value_and_threshold",
+    ),
+    "task.test_labels": (
+        "tests/stages/test_evaluate.py",
+        "test_the_stage_writes_what_it_promises_and_the_same_bytes_twice",
+    ),
+    "search.openverse": (
+        "tests/stages/test_search_providers.py",
+        "test_openverse_is_asked_as_its_documentation_says",
+    ),
+    "search.openverse.enabled": (
+        "tests/stages/test_search_resume.py",
+        "test_killed_at_any_moment_nothing_answered_is_asked_twice",
+    ),
+    "search.wikimedia": (
+        "tests/stages/test_search_resume.py",
+        "test_killed_at_any_moment_nothing_answered_is_asked_twice",
+    ),
+    "search": (HERE, "test_search"),
+    "fetch": ("tests/stages/test_fetch.py", "test_every_parameter_changes_an_output"),
+    "fetch.timeout": ("tests/web/test_client.py", "test_a_url_costs_at_most_its_deadline"),
+    "fetch.retries": ("tests/web/test_client.py", "test_only_what_may_pass_is_asked_again"),
+    "fetch.per_host": ("tests/web/test_hosts.py", "test_few_at_a_time_per_host"),
+    "fetch.delay": ("tests/web/test_hosts.py", "test_starts_at_one_host_keep_their_distance"),
+    "embed.model": (HERE, "test_embed_model_and_precision"),
+    "embed.precision": (HERE, "test_embed_model_and_precision"),
+    "embed.pretrained": (
+        "tests/models/test_clip.py",
+        "test_local_files_of_a_builtin_model_need_no_network",
+    ),
+    "embed.templates": (
+        "tests/stages/test_embed.py",
+        "test_other_templates_score_anew_without_embedding",
+    ),
+    "embed.unsafe_texts": (
+        "tests/stages/test_embed.py",
+        "test_unsafe_is_null_without_texts_and_a_softmax_with_them",
+    ),
+    "filter": (HERE, "test_filter"),
+    "filter.embedding_neighbours": (
+        "tests/stages/test_filter_copies.py",
+        "test_neighbours_by_embedding_find_copies_cut_off_at_a_corner",
+    ),
+    "score.precision": (
+        "tests/stages/test_score.py",
+        "test_bfloat16_is_close_and_named_in_the_header",
+    ),
+    "score.batch_size": ("tests/stages/test_score.py", "test_the_teacher_is_not_changed"),
+    "score.other_image_size": ("tests/stages/test_score.py", "test_teachers_that_do_not_fit"),
+    "select": (HERE, "test_select"),
+    "select.allow_empty_classes": (
+        "tests/stages/test_select.py",
+        "test_an_empty_class_stops_unless_allowed_and_a_single_class_always",
+    ),
+    "prototypes": (HERE, "test_prototypes"),
+    "distill": (HERE, "test_distill"),
+    "distill.device": (HERE, "test_distill_device"),
+    "distill.kd3": ("tests/stages/test_distill_kd3.py", "test_every_option_changes_the_student"),
+    "distill.kd3.alpha_tail": (
+        "tests/stages/test_distill_kd3.py",
+        "test_the_tail_decides_whether_the_teacher_has_a_say_after_half_the_epochs",
+    ),
+    "distill.dfnd": ("tests/stages/test_distill_kd3.py", "test_every_option_changes_the_student"),
+    "distill.mosaic": (
+        "tests/stages/test_distill_mosaic.py",
+        "test_every_option_reaches_the_student",
+    ),
+    "distill.odsd": ("tests/stages/test_distill_odsd.py", "test_every_option_reaches_the_student"),
+    "distill.augkd": ("tests/stages/test_augkd_run.py", "test_every_option_changes_the_student"),
+    "distill.deconfound": (
+        "tests/stages/test_deconfound.py",
+        "test_every_option_changes_the_student",
+    ),
+    "distill.deconfound.enabled": (
+        "tests/stages/test_deconfound.py",
+        "test_the_stage_exports_the_student_that_inference_names",
+    ),
+    "distill.deconfound.inference": (
+        "tests/stages/test_deconfound.py",
+        "test_the_stage_exports_the_student_that_inference_names",
+    ),
+    "evaluate": (HERE, "test_evaluate"),
+    "report": (HERE, "test_report"),
+}
+# Tests that speak of the parameter without its key.
+SILENT = {
+    "task.teacher", "task.test_images", "task.test_labels", "search.openverse.licences", "search.openverse.per_class",
+    "search.wikimedia.per_class", "search.openverse.enabled", "search.wikimedia.enabled",
+    "embed.pretrained", "score.batch_size", "score.other_image_size", "task.image_size",
+}  # fmt: skip
+VALUES = load(ROOT / "params.yaml").raw
+KEYS = [
+    f"{name}.{row.key}"
+    for name in ("task", *STAGES)
+    for row in rows(schema(name), VALUES[name])
+    if row.allowed
+]
+
+
+def proof(key: str) -> tuple[str, str, str]:
+    """The nearest entry above a key. -> entry, file, function"""
+    entry = key
+    while entry and entry not in PROOF:
+        entry = entry.rpartition(".")[0]
+    assert entry, f"name a test of {key} in PROOF of {Path(__file__).name}"
+    return entry, *PROOF[entry]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_named_test_knows_the_parameter(key: str) -> None:
+    entry, file, function = proof(key)
+    source = (ROOT / file).read_text()
+    found = [
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == function
+    ]
+    assert found, f"{file} has no test {function}"
+    if key in SILENT:
+        return
+    first = min(node.lineno for node in (found[0], *found[0].decorator_list))
+    text = "\n".join(source.splitlines()[first - 1 : found[0].end_lineno])
+    last = key.rpartition(".")[2]
+    assert last in text, f"{function} in {file} does not name {last}"
+    assert entry == key or key.startswith(f"{entry}.")
+
+
+def test_no_entry_is_of_a_parameter_that_is_gone() -> None:
+    for entry in (*PROOF, *SILENT):
+        assert any(key == entry or key.startswith(f"{entry}.") for key in KEYS), entry

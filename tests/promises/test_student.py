@@ -1,0 +1,49 @@
+"""Promises T2 and T5: what leaves the stage `distill` is the last epoch's student and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tests.stages import test_distill_phases as phases
+from webdistill.models.zoo import build
+
+finished = phases.finished
+project = phases.project
+
+
+def tensors(net: nn.Module) -> dict[str, torch.Tensor]:
+    """All but BatchNorm's counters of batches, which no answer depends on."""
+    return {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("method", ["kd", "dfnd", "simkd", "kd3", "odsd", "mosaic", "supervised"])
+def test_the_exported_student_is_that_of_the_last_epoch_and_holds_nothing_else(method: str) -> None:
+    changes: dict[str, Any] = {"method": method, "epochs": 3, "views": 1}
+    again = phases.prepared(phases.stage_of(**changes)).run
+    states = []
+    for number in range(3):
+        list(again.epoch(number))
+        states.append({k: v.clone() for k, v in tensors(again.method.student()).items()})
+    phases.run_stage(**changes)
+    files = {path.name for path in Path("data/distill/student").iterdir()}
+    assert files == {"weights.safetensors", "config.json", "manifest.json"}
+    saved = load_file("data/distill/student/weights.safetensors")
+    assert saved.keys() == states[-1].keys()
+    assert all(torch.equal(tensor, states[-1][name]) for name, tensor in saved.items())
+    assert any(not torch.equal(tensor, states[-2][name]) for name, tensor in saved.items())
+
+    own = tensors(build("resnet8", 3)).keys()
+    if method in ("simkd", "kd3"):  # projector, and the teacher's classifier in place of its own
+        backbone = {n.removeprefix("backbone.") for n in saved if n.startswith("backbone.")}
+        assert backbone <= own
+        rest = {name.partition(".")[0] for name in saved} - {"backbone"}
+        assert rest == {"projector", "fc"}
+    else:
+        assert saved.keys() == own

@@ -1,0 +1,205 @@
+"""python -m webdistill repro: what runs, in which order, how it ends, and that it ends as `dvc repro` does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from webdistill.__main__ import main
+from webdistill.core.params import read_yaml
+from webdistill.repro.plan import Step, to_do
+from webdistill.repro.schedule import Schedule
+
+if TYPE_CHECKING:
+    from tests.small_project import Project
+
+ROOT = Path(__file__).parents[2]
+TOY = """
+stages:
+  base:
+    cmd: echo base > base.txt
+    outs: [base.txt]
+  cell:
+    matrix:
+      arm: [a, b]
+      seed: [0, 1]
+    cmd: echo $$ > pid-${item.arm}-${item.seed}; sleep ${wait}; cat base.txt > cell-${item.arm}-${item.seed}
+    deps: [base.txt]
+    outs: ["cell-${item.arm}-${item.seed}"]
+  table:
+    cmd: cat cell-* > table.txt
+    deps: [cell-a-0, cell-a-1, cell-b-0, cell-b-1]
+    outs: [table.txt]
+"""
+
+
+def step(name: str, *after: str, changed: bool = True) -> Step:
+    return Step(name, frozenset(after), changed)
+
+
+def test_what_follows_a_changed_stage_is_looked_at_and_nothing_else() -> None:
+    steps = [
+        step("search", changed=False), step("fetch", "search"), step("embed", "fetch", changed=False),
+        step("score", "search", changed=False), step("filter", "embed", changed=False),
+    ]  # fmt: skip
+    assert [s.name for s in to_do(steps)] == ["fetch", "embed", "filter"]
+
+
+def test_a_step_starts_when_what_it_needs_is_done() -> None:
+    schedule = Schedule(
+        [step("embed", "fetch"), step("score", "fetch"), step("select", "embed", "score")]
+    )
+    assert (schedule.next(), schedule.next(), schedule.next()) == ("embed", "score", None)
+    schedule.end("score", success=True)
+    assert schedule.next() is None
+    assert schedule.left == 2
+    schedule.end("embed", success=True)
+    assert schedule.next() == "select"
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_after_a_failure_nothing_starts_that_needs_it(keep_going: bool) -> None:
+    schedule = Schedule([step("a"), step("b", "a"), step("c")], keep_going)
+    assert schedule.next() == "a"
+    schedule.end("a", success=False)
+    assert schedule.next() == ("c" if keep_going else None)
+    assert schedule.next() is None
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four cells of a matrix between a first and a last stage."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text(TOY)
+    (tmp_path / "params.yaml").write_text("wait: 0.1\n")
+    dvc("init", "--no-scm", "-q")
+    config = (ROOT / ".dvc" / "config").read_text()
+    (tmp_path / ".dvc" / "config").write_text(config.replace("[core]", "[core]\n    no_scm = true"))
+    return tmp_path
+
+
+def dvc(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *words], check=True, capture_output=True)
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "webdistill", "repro", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(*paths: Path) -> None:
+    limit = time.monotonic() + 60
+    while not all(path.exists() and path.read_text().strip() for path in paths):
+        assert time.monotonic() < limit, f"{paths} did not appear"
+        time.sleep(0.05)
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    limit = time.monotonic() + 30
+    while alive := [pid for pid in pids if psutil.pid_exists(pid)]:
+        assert time.monotonic() < limit, f"still there: {alive}"
+        time.sleep(0.05)
+
+
+def repro(*words: str) -> tuple[int, str, str]:
+    """-> exit code, stdout, stderr"""
+    process = start(*words)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def test_cells_run_side_by_side_and_the_lock_is_that_of_a_serial_run(toy: Path) -> None:
+    code, out, err = repro("-j", "3")
+    assert code == 0, err
+    lines = err.splitlines()
+    assert lines[:2] == ["repro: 6 of 6 stages to look at, 3 at once", "repro: base started"]
+    assert lines[2].startswith("repro: base done in ")
+    assert lines[2].endswith(" s; 5 left")
+    assert lines[3:6] == [f"repro: cell@{name} started" for name in ("a-0", "a-1", "b-0")]
+    assert lines[-2] == "repro: table started"
+    assert out.startswith("6 stages in ")
+    parallel = read_yaml(toy / "dvc.lock")
+    assert repro("-j", "3") == (0, "nothing to do: all 6 stages are up to date\n", "")
+
+    for path in [*toy.glob("*.txt"), *toy.glob("cell-*"), toy / "dvc.lock"]:
+        path.unlink()
+    dvc("repro", "-q", "--no-run-cache")
+    assert read_yaml(toy / "dvc.lock") == parallel
+
+
+def test_a_failing_stage_shows_what_it_said(toy: Path) -> None:
+    text = (toy / "dvc.yaml").read_text()
+    (toy / "dvc.yaml").write_text(text.replace("echo base >", "echo a last word; exit 3; echo >"))
+    code, out, err = repro("-j", "2")
+    assert code == 1
+    assert "repro: base FAILED" in err
+    assert "    a last word" in err.splitlines()
+    assert out.startswith("base failed, 0 done, 5 not started")
+
+
+def test_wrong_arguments_are_one_line(toy: Path) -> None:
+    code, _, err = repro("no_such_stage")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "no_such_stage" in err
+    assert main(["repro", "-j", "0"]) == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_or_killed_it_leaves_no_process_and_no_lock(toy: Path, how: signal.Signals) -> None:
+    (toy / "params.yaml").write_text("wait: 300\n")
+    process = start("-j", "2")
+    files = [toy / "pid-a-0", toy / "pid-a-1"]
+    wait_for(*files)
+    children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    shells = [int(path.read_text()) for path in files]
+    assert set(shells) <= set(children)
+    os.kill(process.pid, how)
+    out, err = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert out.startswith("stopped; what was finished is kept")
+        assert "stopping cell@a-0, cell@a-1" in err
+        wait_until_gone(children)
+    else:  # of its children DVC dies with it; so do this project's stages, which these shells are not
+        wait_until_gone([pid for pid in children if pid not in sleeping(shells)])
+        for pid in sleeping(shells):
+            os.kill(pid, signal.SIGKILL)
+    (toy / "params.yaml").write_text("wait: 0.1\n")
+    dvc("repro", "-q")
+    assert (toy / "table.txt").read_text() == "base\n" * 4
+
+
+def sleeping(shells: list[int]) -> list[int]:
+    """The shells of the toy's cells and what they started."""
+    found = []
+    for pid in shells:
+        if psutil.pid_exists(pid):
+            found += [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    return found
+
+
+def test_the_real_pipeline_from_scratch_two_at_once_ends_in_the_serial_lock(
+    small_project: Project, tmp_path: Path
+) -> None:
+    """Promise R1, with another order of stages."""
+    serial = read_yaml(small_project.root / "dvc.lock")
+    project = small_project.copy(tmp_path / "project")
+    project.forget()
+    done = project.run("python", "-m", "webdistill", "repro", "-j", "2")
+    assert "10 stages in" in done.stdout
+    started = [line.split()[1] for line in done.stderr.splitlines() if line.endswith(" started")]
+    assert {"embed", "score"} == set(started[2:4])
+    assert read_yaml(project.root / "dvc.lock") == serial
+    assert not list((project.root / ".work").rglob("out/*"))

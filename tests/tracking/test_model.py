@@ -1,0 +1,234 @@
+"""The registered student: a version per student, and answers equal to those of the torch network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from stages.evaluate.export import Deployable, export
+from stages.evaluate.forward import as_input
+from webdistill.core import tracking
+from webdistill.core.tracking import Record
+from webdistill.images.gate import decode
+from webdistill.images.pool import square
+from webdistill.lineage import flush, model, store
+from webdistill.models.zoo import build
+
+with warnings.catch_warnings():  # MLflow 3.17 about its own type hints
+    warnings.simplefilter("ignore")
+    from webdistill.lineage import served
+
+CLASSES = ("cat", "dog", "ship", "car", "bird")
+SIZE, NAME = 16, "webdistill-student"
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
+# MLflow 3.17 beside SQLAlchemy 2.1 and pandas 3.1
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Operation with range:DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> tuple[Deployable, list[Path]]:
+    """The network with its normalisation, and the two files of the record of evaluate."""
+    folder = tmp_path_factory.mktemp("student")
+    torch.manual_seed(0)
+    net = Deployable(build("resnet8", len(CLASSES)).eval(), MEAN, STD).eval()
+    export(net, SIZE, folder / "student.onnx")
+    card = {"classes": CLASSES, "image_size": SIZE, "architecture": "resnet8"}
+    (folder / "config.json").write_text(json.dumps(card))
+    return net, [folder / "student.onnx", folder / "config.json"]
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, blank: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[store.Store, Path]]:
+    """A store of its own, and the spool that goes there."""
+    import mlflow
+
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WEBDISTILL_TRACKING"):
+        monkeypatch.delenv(name, raising=False)
+    for name in (
+        "MLFLOW_HTTP_REQUEST_TIMEOUT",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+        "MLFLOW_LOGGING_LEVEL",
+    ):
+        monkeypatch.setenv(name, {"MLFLOW_LOGGING_LEVEL": "ERROR"}.get(name, "20"))
+    shutil.copy(blank, tmp_path / "mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    yield store.connect(tmp_path), tmp_path / ".work" / "spool"
+    mlflow.set_tracking_uri(None)
+
+
+def record(files: list[Path], student: str = "a", **changes: Any) -> Record:
+    values: dict[str, Any] = {
+        "stage": "evaluate",
+        "parent_key": "3fa2c1" + "0" * 26,
+        "parent_params": {"distill.method": "kd", "task.teacher": "data/quickstart/teacher"},
+        "params": {},
+        "inputs": {
+            "data/distill/student": f"{student * 32}.dir",
+            "data/quickstart/teacher": "b" * 32,
+        },
+        "metrics": {"top1": 0.5},
+        "artifacts": files,
+        "started": 1_700_000_000.0,
+        "ended": 1_700_000_001.0,
+        "status": "FINISHED",
+    }
+    return Record(**{**values, **changes})
+
+
+def carry(spool: Path) -> int:
+    return flush.main(["--folder", str(spool), "--wait", "100"])
+
+
+def encoded(kind: str, side: tuple[int, int], seed: int) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize(side, Image.Resampling.BICUBIC).save(file, kind)
+    return file.getvalue()
+
+
+def test_predicts_on_raw_images_what_the_network_says(
+    place: tuple[store.Store, Path], student: tuple[Deployable, list[Path]]
+) -> None:
+    import mlflow
+
+    (_, spool), (net, files) = place, student
+    tracking.spool(record(files), spool)
+    assert carry(spool) == 0
+    loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@latest")
+    raw = [encoded("JPEG", (40, 30), 1), encoded("PNG", (16, 16), 2), encoded("WEBP", (9, 31), 3)]
+    arrays = [np.asarray(decode(data)) for data in raw]
+    pixels = np.stack([np.asarray(square(decode(data), SIZE)) for data in raw])
+    with torch.inference_mode():
+        expected = net(as_input(pixels)).double().softmax(1).numpy()
+    texts = [base64.encodebytes(data).decode() for data in raw]
+    for images in (raw, arrays, texts, [array.tolist() for array in arrays]):
+        answer = loaded.predict(pd.DataFrame({"image": images}))
+        found = np.array([[row[name] for name in CLASSES] for row in answer["probabilities"]])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert answer["class"].tolist() == [CLASSES[k] for k in expected.argmax(1)]
+        np.testing.assert_allclose(answer["probability"], expected.max(1), atol=1e-5)
+    assert loaded.predict({"image": raw})["class"].tolist() == answer["class"].tolist()
+    many = loaded.predict(pd.DataFrame({"image": raw * 50}))  # more than a batch
+    np.testing.assert_allclose(many["probability"], np.tile(expected.max(1), 50), atol=1e-5)
+    with pytest.raises(ValueError, match="image 1: no JPEG, PNG or WebP"):
+        loaded.predict({"image": [raw[0], b"GIF89a"]})
+
+    info = mlflow.models.get_model_info(f"models:/{NAME}@kd")
+    assert info.signature.inputs.input_names() == ["image"]
+    assert info.signature.outputs.input_names() == ["class", "probability", "probabilities"]
+    assert loaded.predict(loaded.input_example).shape == (1, 3)
+
+
+def test_what_is_no_image_is_refused_with_the_reason() -> None:
+    for image, reason in (
+        (
+            np.zeros((4, 4), np.uint8),
+            r"expected bytes or uint8 \[height, width, 3\], found uint8 \[4, 4\]",
+        ),
+        (np.zeros((4, 4, 3), np.float32), "found float32"),
+        ([[[300, 0, 0]]], "expected values 0-255, found 0 to 300"),
+        ("path/to/dog.jpg", "a text must be base64"),
+        (encoded("BMP", (5, 5), 0), "no JPEG, PNG or WebP"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            served.as_picture(image)
+
+
+def test_a_photograph_taken_upright_is_turned() -> None:
+    picture = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    picture.save(file, "PNG", exif=exif)
+    assert served.as_picture(file.getvalue()).size == (4, 5)
+
+
+def test_one_version_per_student_however_often_it_is_told(
+    place: tuple[store.Store, Path],
+    student: tuple[Deployable, list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (where, spool), (_, files) = place, student
+    client = where.client
+    kept = tracking.spool(record(files), spool)
+    text, artifacts = kept.read_text(), kept.with_suffix(".files")
+    shutil.copytree(artifacts, spool / "copy")
+
+    with monkeypatch.context() as patch:  # the server goes away in the middle, twice
+        patch.setattr(type(client), "log_model_artifacts", lambda *_: 1 / 0)
+        assert carry(spool) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(type(client), "set_registered_model_alias", lambda *_: 1 / 0)
+        assert carry(spool) == 1
+    assert carry(spool) == 0
+    shutil.copytree(spool / "copy", artifacts)
+    kept.write_text(text)
+    assert carry(spool) == 0  # the record again
+    tracking.spool(record(files, parent_key="e" * 32), spool)
+    assert carry(spool) == 0  # the same student evaluated in another way
+    (version,) = client.search_model_versions(f"name = '{NAME}'")
+    assert len(client.search_logged_models([where.experiment])) == 1
+    assert version.tags == {
+        "student": "a" * 32 + ".dir", "teacher": "b" * 32, "method": "kd", "top1": "0.5",
+    }  # fmt: skip
+    assert client.get_model_version_by_alias(NAME, "kd").version == version.version
+    assert not client.list_artifacts(version.run_id)  # the graph is in the model and nowhere else
+
+    tracking.spool(record(files, student="c", parent_key="f" * 32), spool)
+    assert carry(spool) == 0
+    assert int(client.get_model_version_by_alias(NAME, "kd").version) == 2
+    assert int(client.get_model_version_by_alias(NAME, "latest").version) == 2
+
+
+def test_cells_and_failures_register_nothing(student: tuple[Deployable, list[Path]]) -> None:
+    _, files = student
+    assert model.belongs_to(record(files))
+    for changes in (
+        {"tags": {"cell": "x"}},
+        {"status": "FAILED"},
+        {"stage": "report"},
+        {"artifacts": files[:1]},
+    ):
+        assert not model.belongs_to(record(files, **changes))
+    assert model.other_artifacts(record(files, tags={"cell": "x"})) == files
+    assert model.other_artifacts(record(files)) == []
+
+
+def test_a_server_keeps_the_model(
+    server: str,
+    student: tuple[Deployable, list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import mlflow
+
+    _, files = student
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "served")
+    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "ERROR")
+    spool = tmp_path / ".work" / "spool"
+    tracking.spool(record(files), spool)
+    assert carry(spool) == 0
+    mlflow.set_tracking_uri(server)
+    try:
+        loaded = mlflow.pyfunc.load_model("models:/served-student@kd")
+        assert loaded.predict({"image": [encoded("PNG", (20, 20), 0)]})["class"][0] in CLASSES
+    finally:
+        mlflow.set_tracking_uri(None)

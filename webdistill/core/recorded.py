@@ -1,0 +1,54 @@
+"""What dvc.lock says about an input. DVC checks out a damaged cache object without complaint and then calls it up to
+date, so a stage that DVC runs compares what it reads with what was recorded when it was made."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from webdistill.core.dvc_hash import dvc_hash
+from webdistill.core.errors import UserError
+
+
+def check_recorded(root: Path, path: Path) -> None:
+    """Raises UserError when DVC runs this stage and `path` differs from what another stage made.
+
+    Found in the dvc.lock of any folder from `root` down to that of `path`, as an output or inside one. What no lock
+    names is the user's own, a dependency that DVC watches, or this stage's own output. Run by hand, without DVC, a
+    stage may read what it likes.
+    """
+    running = os.environ.get("DVC_STAGE")
+    if running is None:
+        return
+    full = Path(os.path.normpath(root / path))  # not resolved: it may be a link into the cache
+    for folder in reversed([p for p in full.parents if p.is_relative_to(root)]):
+        for (stage, out), expected in _outs(folder / "dvc.lock", root).items():
+            if stage == running.rpartition(":")[2] or not full.is_relative_to(out):
+                continue
+            if (found := dvc_hash(out, root, afresh=True)) != expected:
+                raise UserError(
+                    f"{out.relative_to(root)} is not what stage '{stage}' made: its md5 is {found}, dvc.lock says "
+                    f"{expected}; docs/team.md, 'Damaged files', says how to get it again"
+                )
+            return
+
+
+@functools.cache
+def _outs(lock: Path, root: Path) -> dict[tuple[str, Path], str]:
+    """(stage, output) -> md5. Outputs are given from `root`, as all pipelines here do, or from the lock's folder."""
+    import yaml
+
+    if not lock.is_file():
+        return {}
+    # Builds text, lists and dicts only, so no md5 becomes a number; in C, since pipelines/ has locks of 8,000 lines
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    content: dict[str, Any] = yaml.load(lock.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
+    found = {}
+    for stage, spec in content.get("stages", {}).items():
+        for out in spec.get("outs", []):
+            if out.get("hash") == "md5":
+                places = [base / out["path"] for base in (root, lock.parent)]
+                found[stage, next((p for p in places if p.exists()), places[0])] = out["md5"]
+    return found

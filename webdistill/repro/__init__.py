@@ -1,0 +1,1 @@
+"""`python -m webdistill repro -j N`: what `dvc repro` does, with independent stages side by side."""

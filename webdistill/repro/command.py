@@ -1,0 +1,75 @@
+"""`python -m webdistill repro`: its arguments, and what is said before and after."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from webdistill.core.errors import UserError
+from webdistill.repro import plan
+from webdistill.repro.running import clock, run, say
+
+FLUSH_SECONDS = 60
+
+DESCRIPTION = """\
+What `dvc repro` does, with up to N independent stages or cells of a matrix side by side, each through
+`dvc repro --single-item`: the same dvc.lock, cache and run cache. What a stage says goes to .work/repro/<stage>.log
+and is shown when it fails.
+
+task.threads is a parameter that results depend on and is not divided: with -j 2, two stages have that many threads
+each. Several experiments run at once with `dvc exp run --queue` and `dvc queue start -j 2`.
+
+Exit code: 0 done, 1 a stage failed, 2 bad input, 130 stopped by Ctrl-C."""
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "repro",
+        help="like `dvc repro`, with independent stages side by side",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "targets", nargs="*", help="stages or dvc.yaml files, as for `dvc repro`; default: dvc.yaml"
+    )
+    add("-j", "--jobs", type=int, default=1, metavar="N", help="stages at once; default: 1")
+    add(
+        "-k",
+        "--keep-going",
+        action="store_true",
+        help="after a failure go on with what does not need the stage that failed",
+    )
+
+
+def repro(arguments: argparse.Namespace) -> tuple[str, int]:
+    """-> what to say at the end, and the exit code."""
+    if arguments.jobs < 1:
+        raise UserError(f"-j is {arguments.jobs}; it must be 1 or more")
+    try:
+        return _repro(arguments.targets, arguments.jobs, arguments.keep_going)
+    except KeyboardInterrupt:
+        return "stopped; what was finished is kept, and the next run goes on from there", 130
+
+
+def _repro(targets: Sequence[str], jobs: int, keep_going: bool) -> tuple[str, int]:
+    begun = time.monotonic()
+    steps = plan.plan(targets)
+    todo = plan.to_do(steps)
+    if not todo:
+        return f"nothing to do: all {len(steps)} stages are up to date", 0
+    say(f"{len(todo)} of {len(steps)} stages to look at, {jobs} at once")
+    ended = run(todo, jobs, Path(".work/repro"), keep_going=keep_going)
+    # as `make repro` does: what still waits to be tracked; what does not get through goes another time
+    flush = [sys.executable, "-m", "webdistill.lineage.flush", "--wait", str(FLUSH_SECONDS)]
+    subprocess.run(flush, check=False)
+    took = clock(time.monotonic() - begun)
+    if not ended.failed:
+        return f"{len(ended.done)} stages in {took}", 0
+    rest = f", {ended.left} not started" if ended.left else ""
+    return f"{', '.join(ended.failed)} failed, {len(ended.done)} done{rest}, in {took}", 1
