@@ -1,4 +1,4 @@
-"""python -m webdistill: check parameters or a teacher, run stages side by side, follow an image, say what to open."""
+"""python -m webdistill: begin, check, look at a pool, run stages side by side, follow an image, say what to open."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from webdistill.core import params
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
+from webdistill.fit import command as fitting
+from webdistill.init import command as starting
 from webdistill.kept import keep
 from webdistill.life import command as life
 from webdistill.lineage import workspace
@@ -69,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         help="also write them to experiments/NAME.json; the report compares later runs with these files",
     )
     _add_check_teacher(commands)
+    starting.add_command(commands)
+    fitting.add_command(commands)
     life.add_commands(commands)
     workspace.add_command(commands)
     parallel.add_command(commands)
@@ -90,6 +94,10 @@ def _answer(arguments: argparse.Namespace) -> tuple[str, int]:
         case "check-teacher":
             text, failed = check_teacher(arguments)
             return text, 2 if failed else 0
+        case "init":
+            return starting.init(arguments)
+        case "fit":
+            return fitting.fit(arguments), 0
         case "why":
             return life.why(arguments)
         case "lost":

@@ -10,7 +10,7 @@ from webdistill.check_teacher import checks, normalisation, pictures
 from webdistill.check_teacher.findings import Finding, failed, table
 from webdistill.core import params
 from webdistill.core.errors import UserError
-from webdistill.core.files import sha256_file
+from webdistill.core.files import read_table, sha256_file
 from webdistill.models.checkpoint import Network, load_network, read_card, weights_file
 from webdistill.models.wrapped import probe
 
@@ -43,7 +43,7 @@ def run(
         threads = torch.get_num_threads()
         torch.set_num_threads(task.threads)
         try:
-            if images is None and labels is None and not default.exists():
+            if images is None and labels is None and _without_rows(default):
                 findings += without_images(network, size, task.threads)
             else:
                 source = default if images is None else images
@@ -51,6 +51,11 @@ def run(
         finally:
             torch.set_num_threads(threads)
     return table(title, findings), failed(findings)
+
+
+def _without_rows(source: Path) -> bool:
+    """Not there, or the empty file of test images that `init` writes where there are none."""
+    return not source.exists() or (source.is_file() and not read_table(source, ["id"]).num_rows)
 
 
 def load(folder: Path) -> tuple[Network | None, Finding]:
