@@ -9,6 +9,7 @@ a dozen of them the interval is wide, and it stands for pools like these alone.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import statistics
 import sys
@@ -149,6 +150,7 @@ def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]])
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         rows, missing = collect(read_yaml(HERE / "params.yaml"))
     except UserError as error:

@@ -54,6 +54,10 @@ PROOF = {
         "test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once",
     ),
     "cat ": (HERE, "test_files_shown_are_outputs"),
+    "python -m webdistill results --keep": (
+        "tests/core/test_kept.py",
+        "test_a_run_is_kept_whole_and_read_back",
+    ),
     "python -m webdistill results": (HERE, "test_results_of_the_committed_figures"),
     "python -m webdistill check-teacher": (
         "tests/models/test_check_teacher.py",
@@ -84,6 +88,28 @@ PROOF = {
         "test_files_are_the_same_each_time",
     ),
     "python -m pipelines.ablate.weights": (HERE, "test_programs_explain_themselves"),
+    "python -m pipelines.pools.correlate": (HERE, "test_programs_explain_themselves"),
+    "python -m pipelines.pools.look": (HERE, "test_programs_explain_themselves"),
+    "python -m pipelines.pools.train": (HERE, "test_programs_explain_themselves"),
+    "python -m pipelines.cell": (
+        "tests/pipelines/test_compare.py",
+        "test_a_cell_runs_once_and_is_tabled",
+    ),
+    "python -m webdistill init": ("tests/init/test_own_teacher.py", "test_the_page"),
+    "python -m webdistill fit": ("tests/fit/test_fit.py", "test_signals_say_what_was_planted"),
+    "python -m webdistill repro -j": (
+        "tests/team/test_repro.py",
+        "test_cells_run_side_by_side_and_the_lock_is_that_of_a_serial_run",
+    ),
+    "python -m webdistill track": (
+        "tests/tracking/test_pipeline.py",
+        "test_experiments_of_dvc_here_queued_and_from_the_run_cache",
+    ),
+    "python -m webdistill.lineage.flush": (
+        "tests/core/test_tracking.py",
+        "test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once",
+    ),
+    "docs/own_teacher.md": ("tests/init/test_own_teacher.py", "test_the_page"),
     "docs/team.md": ("tests/team/test_page.py", "test_the_commands_of_the_page_in_its_order"),
 }
 
@@ -168,13 +194,14 @@ def test_results_of_the_committed_figures(
 
 def test_programs_explain_themselves() -> None:
     """Programs whose inputs take minutes: they start, and know the arguments that the page gives them."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.ablate.weights", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    for program in ("ablate.weights", "pools.correlate", "pools.look", "pools.train"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"pipelines.{program}", "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
 
 
 # -- DVC's commands on the real graph with the real parameters. In the place of each stage stands a line of shell that
