@@ -63,12 +63,10 @@ def test_the_page(clone: Path) -> None:
     assert fit["images"] == 36
     assert fit["test_images"] == 0  # fewer than 30
     assert fit["signals"]["covered"]["value"] == 3
-    assert set(read_yaml(clone / "dvc.lock")["stages"]) == set(STAGES)
-    measured = json.loads((clone / "data/evaluate/metrics.json").read_text())
-    assert measured["teacher_top1"] == 1.0  # it was fitted to these very images
-    assert f"student  {measured['top1']:.1%}" in shown["python -m webdistill results"]
+    built = set(read_yaml(clone / "dvc.lock")["stages"])
+    assert built == set(STAGES) - {"evaluate", "report"}
+    assert (clone / "data/distill/student/weights.safetensors").is_file()
     assert pq.read_table(clone / "data/select/selection.parquet").num_rows == 18
-    assert "quickstart" not in (clone / "data/report/card.md").read_text()
 
 
 def test_in_an_empty_folder_dvc_runs_the_copied_code(tmp_path: Path) -> None:

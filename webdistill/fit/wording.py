@@ -56,6 +56,6 @@ MEANING = {
     "success": "share of candidates that became an image",
 }
 CLOSE = (
-    "None of this is an accuracy. The signals say how the images relate to the teacher; what a student learns from "
-    "them only training tells, and that they rank pools as training does has not been shown (pipelines/pools)."
+    "None of this is an accuracy: what a student learns from the images only training tells. Over eight pools no "
+    "signal's rank correlation with accuracy was beyond chance (records/2026-11-25-fit)."
 )
