@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from webdistill.core.dvc_hash import dvc_hash
+from webdistill.core.dvc_lock import read_lock
 from webdistill.core.errors import UserError
 
 
@@ -51,11 +52,13 @@ def _outs(lock: Path, root: Path) -> dict[tuple[str, Path], str]:
     """(stage, output) -> md5. Outputs are given from `root`, as all pipelines here do, or from the lock's folder."""
     import yaml
 
-    if not lock.is_file():
-        return {}
     # Builds text, lists and dicts only, so no md5 becomes a number; in C, since pipelines/ has locks of 8,000 lines
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-    content: dict[str, Any] = yaml.load(lock.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
+    try:
+        content: dict[str, Any] = yaml.load(read_lock(lock, root), Loader=loader) or {}  # noqa: S506
+    except yaml.YAMLError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{lock} is no YAML ({why}); git has the last good one") from None
     found = {}
     for stage, spec in content.get("stages", {}).items():
         for out in spec.get("outs", []):

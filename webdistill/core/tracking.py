@@ -24,7 +24,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from webdistill.core.dvc_lock import read_lock
+
 FLUSH_SECONDS = 120  # a background flush ends itself after this time, whatever the server does
+MOMENT = 1.0  # seconds that a stage waits for a DVC that writes dvc.lock
 LOG_BYTES = 1_000_000  # flush.log starts anew beyond this size
 # What decides about outputs: the code among the dependencies in dvc.yaml
 CODE = (
@@ -97,7 +100,9 @@ def locked(root: Path) -> tuple[str, dict[str, str]]:
     """
     files = {file.parent.name: file for file in sorted((root / "data").glob("*/metrics.json"))}
     measured = {stage: _text(file) for stage, file in files.items()}
-    return _text(root / "dvc.lock"), {stage: text for stage, text in measured.items() if text}
+    return read_lock(root / "dvc.lock", root, MOMENT), {
+        stage: text for stage, text in measured.items() if text
+    }
 
 
 def _text(path: Path) -> str:
