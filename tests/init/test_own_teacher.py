@@ -63,9 +63,12 @@ def test_the_page(clone: Path) -> None:
     assert fit["images"] == 36
     assert fit["test_images"] == 0  # fewer than 30
     assert fit["signals"]["covered"]["value"] == 3
-    built = set(read_yaml(clone / "dvc.lock")["stages"])
-    assert built == set(STAGES) - {"evaluate", "report"}
-    assert (clone / "data/distill/student/weights.safetensors").is_file()
+    assert set(read_yaml(clone / "dvc.lock")["stages"]) == set(STAGES)
+    measured = json.loads((clone / "data/evaluate/metrics.json").read_text())
+    assert measured["teacher_top1"] == 1.0  # it was fitted to these very images
+    assert measured["top1"] > 0.9
+    assert f"student  {measured['top1']:.1%}" in shown["python -m webdistill results"]
+    assert "quickstart" not in (clone / "data/report/card.md").read_text()
     assert pq.read_table(clone / "data/select/selection.parquet").num_rows == 18
 
 

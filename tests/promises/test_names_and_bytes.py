@@ -114,4 +114,12 @@ def test_no_code_of_the_project_unpickles(tmp_path: Path) -> None:
         assert given.get("weights_only") == "True", name
     banned = ("pickle.load", "pickle.loads", "joblib.load", "np.load", "numpy.load", "dill.load", "marshal.loads",
               "shelve.open", "pd.read_pickle", "yaml.load", "torch.jit.load")  # fmt: skip
-    assert not [name for name, _ in calls if name.partition(": ")[2] in banned]
+    allowed = {
+        "template.py: yaml.load": "find(",
+        "dvc_lock.py: yaml.load": "Loader=loader",
+    }  # ruamel's, text alone
+    for name, node in calls:
+        if name in allowed:
+            assert allowed[name] in ast.unparse(node)
+        else:
+            assert name.partition(": ")[2] not in banned, name

@@ -6,10 +6,9 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Any
 
+from webdistill.core import dvc_lock
 from webdistill.core.dvc_hash import dvc_hash
-from webdistill.core.dvc_lock import read_lock
 from webdistill.core.errors import UserError
 
 
@@ -50,17 +49,12 @@ def _afresh(out: Path, root: Path) -> str:
 @functools.cache
 def _outs(lock: Path, root: Path) -> dict[tuple[str, Path], str]:
     """(stage, output) -> md5. Outputs are given from `root`, as all pipelines here do, or from the lock's folder."""
-    import yaml
-
-    # Builds text, lists and dicts only, so no md5 becomes a number; in C, since pipelines/ has locks of 8,000 lines
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
-        content: dict[str, Any] = yaml.load(read_lock(lock, root), Loader=loader) or {}  # noqa: S506
-    except yaml.YAMLError as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"{lock} is no YAML ({why}); git has the last good one") from None
+        stages = dvc_lock.stages(dvc_lock.read_lock(lock, root))
+    except ValueError as error:
+        raise UserError(f"{lock} is no YAML ({error}); git has the last good one") from None
     found = {}
-    for stage, spec in content.get("stages", {}).items():
+    for stage, spec in stages.items():
         for out in spec.get("outs", []):
             if out.get("hash") == "md5":
                 places = [base / out["path"] for base in (root, lock.parent)]

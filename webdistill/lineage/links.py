@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from webdistill.core import dvc_lock
 from webdistill.core.params import STAGES
 from webdistill.core.tracking import Record
 from webdistill.lineage import store as stores
@@ -82,11 +83,9 @@ def sources(store: Store, record: Record, parent: str) -> list[Source]:
 
 def read_lock(text: str) -> dict[str, Locked]:
     """dvc.lock -> the stages of the main pipeline."""
-    import yaml  # DVC's own parser takes ten times as long
-
-    try:  # to the base loader everything is a string, so no hash is taken for a number
-        stages: dict[str, Any] = (yaml.load(text, yaml.CBaseLoader) or {}).get("stages", {})  # noqa: S506
-    except yaml.YAMLError:  # read while DVC was writing it: then the store alone knows
+    try:
+        stages = dvc_lock.stages(text)
+    except ValueError:  # read while DVC was writing it: then the store alone knows
         return {}
 
     def digests(entries: list[dict[str, Any]]) -> dict[str, str]:
