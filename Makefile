@@ -44,8 +44,9 @@ repro: env  ## run the whole pipeline, then say what to open
 	$(PY) -m webdistill results
 	echo "(first: source $(VENV)/bin/activate)"
 
+# two processes, a file's tests in one of them, so that what they share is made once
 test: env  ## run the tests
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: env  ## lint, format and types
 	@$(PY) -m ruff check .
