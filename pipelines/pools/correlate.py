@@ -51,33 +51,27 @@ class Correlation:
 
 
 def ranks(values: Doubles) -> Doubles:
-    """[n] -> ranks from 1, equal values share the mean of theirs."""
-    order = np.argsort(values, kind="stable")
-    out = np.empty(len(values))
-    out[order] = np.arange(1, len(values) + 1)
-    for value in np.unique(values):
-        same = values == value
-        out[same] = out[same].mean()
-    return out
+    """[..., n] -> ranks from 1 along the last axis, equal values share the mean of theirs."""
+    one, other = values[..., :, None], values[..., None, :]
+    less, equal = (one > other).sum(axis=-1), (one == other).sum(axis=-1)
+    return np.asarray(less + (equal + 1) / 2)
 
 
-def spearman(one: Doubles, two: Doubles) -> float:
-    """Pearson's correlation of the ranks; 0 where a side does not vary."""
+def spearman(one: Doubles, two: Doubles) -> Doubles:
+    """Pearson's correlation of the ranks along the last axis, [..., n] -> [...]; 0 where a side does not vary."""
     a, b = ranks(one), ranks(two)
-    a, b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / scale) if scale > 0 else 0.0
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+    return np.divide((a * b).sum(axis=-1), scale, out=np.zeros(scale.shape), where=scale > 0)
 
 
 def correlate(name: str, one: Doubles, two: Doubles, seed: int = 0) -> Correlation:
     """Values [n] of two quantities of the same n pools."""
-    rho, rng = spearman(one, two), np.random.default_rng(seed)
-    shuffled = [spearman(one, rng.permutation(two)) for _ in range(DRAWS)]
-    p = (1 + sum(abs(value) >= abs(rho) - 1e-12 for value in shuffled)) / (DRAWS + 1)
-    drawn = [
-        spearman(one[rows], two[rows]) for rows in rng.integers(0, len(one), (DRAWS, len(one)))
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    rho, rng = float(spearman(one, two)), np.random.default_rng(seed)
+    shuffled = spearman(one, np.stack([rng.permutation(two) for _ in range(DRAWS)]))
+    p = (1 + int((abs(shuffled) >= abs(rho) - 1e-12).sum())) / (DRAWS + 1)
+    rows = rng.integers(0, len(one), (DRAWS, len(one)))
+    low, high = np.quantile(spearman(one[rows], two[rows]), [0.025, 0.975])
     return Correlation(name, rho, p, float(low), float(high))
 
 
