@@ -13,10 +13,12 @@ from stages.select.rules import Floats, Ints, Scored, confidence, rank_within_cl
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table
 
-# Reasons of the filter that the control `source: pool` ignores: matters of quality, decided after
+# Reasons of the filter that the control `source: pool` ignores: matters of quality and number, decided after
 # the opt-outs and the leak guard have seen the image. Any other reason holds, also one that is
 # added to the filter later.
-QUALITY = ("too_small", "elongated", "blank", "low_score", "low_margin", "duplicate")
+QUALITY = (
+    "too_small", "elongated", "blank", "low_entropy", "low_score", "low_margin", "duplicate", "class_cap",
+)  # fmt: skip
 
 
 def _ids(table: pa.Table) -> NDArray[np.str_]:

@@ -13,9 +13,11 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from stages.filter.rules import REASONS
 from stages.select.__main__ import main
 from stages.select.params import Select
 from stages.select.rules import Scored, amount, choose, confidence, quotas, rank_within_class
+from stages.select.scores import QUALITY
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, write_manifest, write_table
 from webdistill.core.params import Params, Task
@@ -101,6 +103,11 @@ def cell(tmp_path: Path) -> Path:
     }
     make_cell(tmp_path, make_logits(60), np.arange(60), 25, dropped)
     return tmp_path
+
+
+def test_every_reason_of_the_filter_is_either_brought_back_by_the_control_or_holds() -> None:
+    held = {"takedown", "opt_out", "leak", "licence", "unsafe"}
+    assert sorted([*held, *QUALITY]) == sorted(REASONS)
 
 
 def test_confidence_equals_a_naive_softmax() -> None:
