@@ -56,16 +56,17 @@ class Setting:
 
 
 class Server:
-    """The image server with the pictures of one job; a context manager."""
+    """The image server with the pictures of one job; a context manager. `answers`: how many it gives; None: all."""
 
-    def __init__(self, job: Job, setting: Setting, port: int) -> None:
+    def __init__(self, job: Job, setting: Setting, port: int, answers: int | None = None) -> None:
         self._arrivals = setting.work / "arrivals.bin"
         self._arrivals.unlink(missing_ok=True)
-        faults = [f"--{name}={value}" for name, value in vars(job.faults).items()]
+        options = [f"--{name}={value}" for name, value in vars(job.faults).items()]
+        options += [] if answers is None else [f"--answers={answers}"]
         self._process = subprocess.Popen(
             [
                 sys.executable, "-m", "benchmarks.image_server", setting.work / f"pictures-{job.side}",
-                f"--port={port}", f"--arrivals={self._arrivals}", *faults,
+                f"--port={port}", f"--arrivals={self._arrivals}", *options,
             ],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             start_new_session=True,  # Ctrl-C is for the benchmark, whose end ends the server
@@ -131,24 +132,28 @@ class Crawls:
         return found | self._outcome(job)
 
     def killed(self, job: Job) -> Measured:
-        """kill -9 when half the pictures have been asked for, then the same command again."""
-        with Server(job, self._setting, self._port) as server:
+        """kill -9 when half the pictures have been sent and no more come, then the same command again."""
+        half = job.count // 2
+        with Server(job, self._setting, self._port, half) as server:
             tree = self._start(job, server)
             try:
-                while server.requests() < job.count // 2 and tree.running():
+                while server.requests() <= half and tree.running():
                     pass
                 tree.kill()
                 tree.finish()
-                before = [number for _, number in server.arrivals()]
-                tree = self._start(job, server)
+            finally:
+                tree.end()
+            known = {number for _, number in server.arrivals()}
+        with Server(job, self._setting, self._port) as server:
+            tree = self._start(job, server)
+            try:
                 check(tree, job.tool)
             finally:
                 tree.end()
-            again = server.arrivals()[len(before) :]
-        known = set(before)
+            again = server.arrivals()
         new = [moment for moment, number in again if number not in known]
         if not new:
-            raise UserError("the crawl was through before it could be killed; raise --count")
+            raise UserError("every picture was asked for before half had come; raise --count")
         found = {
             "asked_before": len(known),
             "asked_twice": len(known & {number for _, number in again}),

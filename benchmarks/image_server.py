@@ -83,10 +83,13 @@ class Exchange(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, pictures: Pictures, faults: Faults, arrivals: int | None) -> None:
+    def __init__(
+        self, pictures: Pictures, faults: Faults, arrivals: int | None, left: Iterator[int]
+    ) -> None:
         self._pictures = pictures
         self._faults = faults
         self._arrivals = arrivals  # file descriptor
+        self._left = left  # one for each picture that may still be answered, whoever asks
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -109,7 +112,7 @@ class Exchange(asyncio.Protocol):
         if self._arrivals is not None:
             os.write(self._arrivals, ARRIVAL.pack(time.monotonic(), number))
         status = self._faults.of(number)
-        if status is None:
+        if status is None or next(self._left, None) is None:
             return
         answer = self._pictures.answer(number) if status == 200 else REFUSALS[status]
         if self._faults.latency:
@@ -124,14 +127,17 @@ class Exchange(asyncio.Protocol):
             self._transport.close()
 
 
-async def serve(folder: Path, port: int, faults: Faults, arrivals: int | None) -> None:
+async def serve(
+    folder: Path, port: int, faults: Faults, arrivals: int | None, answers: int | None
+) -> None:
     """Until standard input ends: whoever started the server is gone then, or wants no more."""
     loop = asyncio.get_running_loop()
     pictures, ended = Pictures(folder), asyncio.Event()
+    left = iter(range(sys.maxsize if answers is None else answers))
     loop.add_reader(sys.stdin.fileno(), _until_end, ended.set)
     try:
         server = await loop.create_server(
-            lambda: Exchange(pictures, faults, arrivals), "127.0.0.1", port, backlog=1024
+            lambda: Exchange(pictures, faults, arrivals, left), "127.0.0.1", port, backlog=1024
         )
     except OSError as error:
         raise UserError(f"--port {port}: {error.strerror}; name another one") from None
@@ -229,13 +235,14 @@ def main() -> None:
     add("--failing", type=float, default=0.0, help="share answered with 404 or 500")
     add("--hanging", type=float, default=0.0, help="share never answered")
     add("--latency", type=float, default=0.0, help="seconds before each answer")
+    add("--answers", type=int, metavar="N", help="answer N requests, no more; default: all")
     add("--arrivals", type=Path, metavar="FILE", help="append time and number of every request")
     chosen = parser.parse_args()
     arrivals = None
     if chosen.arrivals is not None:
         arrivals = os.open(chosen.arrivals, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     faults = Faults(chosen.failing, chosen.hanging, chosen.latency)
-    asyncio.run(serve(chosen.folder, chosen.port, faults, arrivals))
+    asyncio.run(serve(chosen.folder, chosen.port, faults, arrivals, chosen.answers))
 
 
 if __name__ == "__main__":
