@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
@@ -68,6 +68,7 @@ class Run:
         self.history = History(self.classes, self.count)
         self.passes = 0  # begun passes over the kept images
         self.empty_choices = 0  # choices that kept nothing and were passed over
+        self._unseen: tuple[Callable[[], bool], Tensor] | None = None  # see _watch
         if self.labels is None:
             self.labels = torch.full((self.count,), -1, device=self.device)
         self.pool = Pool(
@@ -106,6 +107,7 @@ class Run:
                 counts[key] += 1
             if step + 1 < self.steps_per_epoch:
                 yield len(rows)
+        self._watch(None)
         self.rows.append(
             {"epoch": number + 1.0} | {k: float(v) / counts[k] for k, v in sums.items()}
         )
@@ -126,7 +128,7 @@ class Run:
             rows, waiting = waiting[:size], waiting[size:]
             number = self.passes - 1
             view = number % self.settings.views if self.settings.views else number
-            yield view, torch.from_numpy(rows).to(self.device)
+            yield view, torch.from_numpy(rows).to(self.device, non_blocking=True)
 
     def _batch(self, view: int, rows: Tensor, rng: np.random.Generator, step: int) -> Batch:
         assert self.labels is not None
@@ -144,16 +146,12 @@ class Run:
         """One optimiser step. -> its figures, on the device."""
         losses, logits = self._losses(self.method, batch)
         total = torch.stack(list(losses.values())).sum()
-        if not bool(torch.isfinite(total)):
-            names = [self.ids[i] for i in batch.rows[:8].tolist()]
-            raise UserError(
-                f"the loss is not finite; lower {self._rates_named()}. The batch begins with images {names}"
-            )
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         total.backward()
         for optimiser in self.optimisers:
             optimiser.step()
+        self._watch((arriving(torch.isfinite(total.detach())), batch.rows))
         reference = self.method.reference
         other = batch.teacher_logits if reference is None else reference
         same = (logits.argmax(1) == other.argmax(1)).float().mean()
@@ -161,6 +159,16 @@ class Run:
         if len(losses) > 1:
             figures |= {name: value.detach() for name, value in losses.items()}
         return figures
+
+    def _watch(self, now: tuple[Callable[[], bool], Tensor] | None) -> None:
+        """Look whether the loss of the step before `now`'s was finite: one step late, so that no GPU is waited for."""
+        before, self._unseen = self._unseen, now
+        if before is None or before[0]():
+            return
+        names = [self.ids[i] for i in before[1][:8].tolist()]
+        raise UserError(
+            f"the loss is not finite; lower {self._rates_named()}. The batch begins with images {names}"
+        )
 
     def _rates_named(self) -> str:
         plug_in = self.settings.deconfound.enabled
@@ -293,6 +301,20 @@ class Run:
         self.history.kept = [each.cpu() for each in state["history"]["kept"]]
         self.passes, self.empty_choices = state["passes"], state["empty_choices"]
         return len(self.rows)
+
+
+def arriving(flag: Tensor) -> Callable[[], bool]:
+    """Send a flag [] from its device on its way; the result waits for it, but not for work that was queued later."""
+    if flag.device.type != "cuda":
+        return lambda: bool(flag)
+    copy, done = flag.to("cpu", non_blocking=True), torch.cuda.Event()
+    done.record()
+
+    def read() -> bool:
+        done.synchronize()
+        return bool(copy)
+
+    return read
 
 
 def _shown_epochs(phases: Sequence[int]) -> set[int]:

@@ -241,7 +241,7 @@ class AugKd(Method):
 
     def _normal(self, count: int, rng: np.random.Generator) -> Tensor:
         noise = rng.standard_normal((count, self.settings.latent), dtype=np.float32)
-        return torch.from_numpy(noise).to(self.anchor.scores.weight.device)
+        return torch.from_numpy(noise).to(self.anchor.scores.weight.device, non_blocking=True)
 
     # -- what the stage asks for ---------------------------------------------------------------------------
     def student(self) -> Classifier:

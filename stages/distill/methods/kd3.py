@@ -68,7 +68,8 @@ def draw_mixture(
 ) -> tuple[Tensor, Tensor]:
     """-> shares [B] ~ Beta(.1, .1), partners [B] (a permutation)."""
     share = torch.from_numpy(rng.beta(BETA, BETA, count).astype(np.float32))
-    return share.to(device), torch.from_numpy(rng.permutation(count)).to(device)
+    partner = torch.from_numpy(rng.permutation(count))
+    return share.to(device, non_blocking=True), partner.to(device, non_blocking=True)
 
 
 @contextmanager

@@ -124,7 +124,8 @@ class Mosaic(Method):
 
     def _noise(self, count: int, rng: np.random.Generator) -> Tensor:
         noise = rng.standard_normal((count, self.settings.latent), dtype=np.float32)
-        return torch.from_numpy(noise).to(next(self.generator.parameters()).device)
+        device = next(self.generator.parameters()).device
+        return torch.from_numpy(noise).to(device, non_blocking=True)
 
     @torch.no_grad()
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
