@@ -132,7 +132,7 @@ class Crawls:
         return found | self._outcome(job)
 
     def killed(self, job: Job) -> Measured:
-        """kill -9 when half the pictures have been sent and no more come, then the same command again."""
+        """kill -9 when half the pictures have been asked for and no more come; then the same command again."""
         half = job.count // 2
         with Server(job, self._setting, self._port, half) as server:
             tree = self._start(job, server)
