@@ -220,7 +220,7 @@ class Crawl:
 
 @contextlib.contextmanager
 def _few_collections() -> Iterator[None]:
-    """Look for unreachable cycles rarely, and never among what is there before: they took 18 % of a crawl's loop."""
+    """Look for unreachable cycles rarely, and never among what is there before: they cost a crawl time."""
     usual = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(COLLECT, *usual[1:])
