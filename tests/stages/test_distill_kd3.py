@@ -1,12 +1,10 @@
-"""KD3, SimKD and DFND against closed forms and naive loops (methods: arXiv 2307.11469, 2203.14001, DFND)."""
+"""KD3 and SimKD against closed forms and naive loops (methods: arXiv 2307.11469, 2203.14001)."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +12,8 @@ import pytest
 import torch
 
 from stages.distill.history import History
-from stages.distill.loop import Run
-from stages.distill.methods import Batch, Choice, Method, Pool
-from stages.distill.methods import build as build_method
-from stages.distill.methods.dfnd import Dfnd, NoiseAdaptation, noisy_label_loss
+from stages.distill.methods import Choice, Pool
+from stages.distill.methods.dfnd import noisy_label_loss
 from stages.distill.methods.kd3 import (
     Kd3,
     disagreement_weight,
@@ -26,59 +22,17 @@ from stages.distill.methods.kd3 import (
     nt_xent,
 )
 from stages.distill.methods.simkd import feature_loss
-from stages.distill.params import Distill
 from stages.distill.selection import cutoffs, mixed_confidence, mixing_weight
+from tests.stages.feature_methods import (
+    NO_LABELS,
+    batch,
+    make_run,
+    networks,
+)
 from webdistill.core.errors import UserError
-from webdistill.core.params import load
-from webdistill.images.views import Views
-from webdistill.models.cifar import Classifier, parameters
+from webdistill.models.cifar import parameters
 from webdistill.models.projected import Projected
 from webdistill.models.zoo import build
-
-ROOT = Path(__file__).parents[2]
-POOL = torch.randint(
-    0, 256, (40, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4)
-)
-NO_LABELS = torch.full((40,), -1)
-
-
-def settings(**changes: Any) -> Distill:
-    base = {"method": "kd3", "precision": "float32", "batch_size": 8, "epochs": 4, "views": 2}
-    overrides = [f"distill.{k}={json.dumps(v)}" for k, v in (base | changes).items()]
-    found = load(ROOT / "params.yaml", overrides).sections["distill"]
-    assert isinstance(found, Distill)
-    return found
-
-
-def networks(**changes: Any) -> tuple[Method, Classifier, Distill]:
-    torch.manual_seed(0)
-    teacher = opinionated(build("resnet14", 3))
-    chosen = settings(**changes)
-    return build_method(chosen, build("resnet8", 3), teacher, 16), teacher, chosen
-
-
-def opinionated(teacher: Classifier) -> Classifier:
-    """A frozen random network that sees every class about equally often among POOL, with varied confidence."""
-    teacher.eval().requires_grad_(False)
-    features = teacher.pool(teacher.features(pool_views().plain(torch.arange(len(POOL)))))
-    centred = features - features.mean(0)
-    teacher.fc.weight.mul_(2 / (centred @ teacher.fc.weight.T).std(0)[:, None])
-    teacher.fc.bias.copy_(-(features @ teacher.fc.weight.T).mean(0))
-    return teacher
-
-
-def pool_views() -> Views:
-    return Views(POOL, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), seed=0, min_scale=0.5, mixup=0.0)
-
-
-def batch(teacher: Classifier, count: int = 6) -> Batch:
-    torch.manual_seed(1)
-    images = torch.randn(count, 3, 16, 16)
-    with torch.no_grad():
-        maps = teacher.features(images)
-        logits = teacher.classify(maps)
-    rows = torch.arange(count)
-    return Batch(images, logits, maps, torch.ones(count), rows, np.random.default_rng(3))
 
 
 # -- dynamic selection -------------------------------------------------------------------------------------
@@ -355,14 +309,6 @@ def test_every_option_changes_the_student(changes: dict[str, Any]) -> None:
     assert not torch.equal(trained(**base), trained(**changes))
 
 
-def make_run(**changes: Any) -> Run:
-    method, teacher, chosen = networks(**changes)
-    return Run(
-        settings=chosen, seed=0, views=pool_views(), teacher=teacher, method=method, weight=torch.ones(40),
-        ids=[str(i) for i in range(40)], classes=("a", "b", "c"),
-    )  # fmt: skip
-
-
 def trained(**changes: Any) -> torch.Tensor:
     run = make_run(epochs=6, **changes)
     for number in range(6):
@@ -370,53 +316,6 @@ def trained(**changes: Any) -> torch.Tensor:
     net = run.method.student()
     backbone = net.backbone if isinstance(net, Projected) else net
     return backbone.get_parameter("conv1.weight").detach().clone()
-
-
-# -- DFND --------------------------------------------------------------------------------------------------
-def test_noise_matrix_is_row_stochastic_with_the_accuracy_on_its_diagonal() -> None:
-    noise = NoiseAdaptation(4, 0.9)
-    torch.nn.init.normal_(noise.scores)
-    matrix = noise.matrix()
-    assert matrix.diagonal().tolist() == pytest.approx([0.9] * 4)
-    assert matrix.sum(1).tolist() == pytest.approx([1.0] * 4)
-    assert bool((matrix > 0).all())
-
-
-def test_noisy_label_loss_equals_the_naive_loop() -> None:
-    torch.manual_seed(0)
-    student, labels, weight = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0]), torch.rand(5)
-    matrix = torch.softmax(torch.randn(3, 3), 1)
-    total = 0.0
-    for i in range(5):
-        p = [math.exp(v) for v in student[i].tolist()]
-        own = sum(p[k] / sum(p) * float(matrix[k, labels[i]]) for k in range(3))
-        total -= float(weight[i]) * math.log(own)
-    assert float(noisy_label_loss(student, labels, matrix, weight)) == pytest.approx(
-        total / 5, abs=1e-6
-    )
-
-
-def test_dfnd_learns_its_matrix_with_adam_and_never_the_diagonal() -> None:
-    method, teacher, _ = networks(method="dfnd")
-    assert isinstance(method, Dfnd)
-    losses, _ = method.losses(batch(teacher))
-    torch.stack(list(losses.values())).sum().backward()
-    gradient = method.noise.scores.grad
-    assert gradient is not None
-    assert gradient.diagonal().tolist() == [0.0] * 3
-    assert bool(gradient.any())
-    assert [id(p) for group in method.adam() for p in group["params"]] == [id(method.noise.scores)]
-
-
-def test_dfnd_keeps_the_surest_share_once_also_where_probabilities_round_to_one() -> None:
-    method, _, _ = networks(method="dfnd", **{"dfnd.keep": 0.5})
-    logits = torch.tensor([[200.0, 0, 0], [300.0, 0, 0], [1.0, 0, 0], [0, 250.0, 0]])
-    pool = Pool(lambda: (logits, logits), lambda: pytest.fail("asks the student"), NO_LABELS[:4])
-    choice = method.select(pool, 0, 10)
-    assert choice is not None
-    assert int(choice.keep.sum()) == 2
-    assert not bool(choice.keep[2])
-    assert method.select(pool, 1, 10) is None
 
 
 # -- low precision -----------------------------------------------------------------------------------------
