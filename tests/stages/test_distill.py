@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from stages.distill import answers
 from stages.distill.loop import Run, rate_factor
+from stages.distill.methods import Batch
 from stages.distill.methods import build as build_method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.params import Distill
@@ -243,12 +245,26 @@ def test_views_that_do_not_come_again_are_answered_batch_by_batch() -> None:
     assert not run.answers.kept
 
 
-def test_a_loss_that_is_not_finite_stops_at_once_and_names_images() -> None:
-    run = make()
-    with torch.no_grad():
-        run.teacher.fc.bias.fill_(math.nan)
-    with pytest.raises(UserError, match=r"not finite.*image\d"):
-        train(run, 0, 1)
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_its_images(steps: int) -> None:
+    run = make(steps_per_epoch=steps)
+    run.weight[5] = math.nan
+    asked: list[list[int]] = []
+    batch = run._batch
+
+    def noted(view: int, rows: torch.Tensor, *others: Any) -> Batch:
+        asked.append(rows.tolist())
+        return batch(view, rows, *others)
+
+    run._batch = noted  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"not finite; lower distill\.lr") as error:
+        list(chain.from_iterable(run.epoch(number) for number in range(100)))
+    first = next(place for place, rows in enumerate(asked) if 5 in rows)
+    assert all(f"'image{row}'" in str(error.value) for row in asked[first])
+    assert (
+        len(asked) <= first + 2
+    )  # the step after it may have begun, for which a GPU need not wait
+    assert len(run.rows) == first // steps  # no later epoch counts as finished, so none is saved
 
 
 def test_an_epoch_has_as_many_steps_as_asked_whatever_is_kept() -> None:
