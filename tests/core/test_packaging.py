@@ -6,6 +6,7 @@ import configparser
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,12 @@ def test_license_text_is_whole() -> None:
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
     assert PROJECT["project"]["license"] == "Apache-2.0"
+
+
+def test_a_python_without_the_libraries_is_told_in_one_line() -> None:
+    command = [sys.executable, "-S", "-m", "stages.distill"]  # -S: without site-packages
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: \S+ lacks .*; run `source \.venv/bin/activate` first\n", done.stderr
+    )
