@@ -12,61 +12,22 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from torch import nn
-from torch.nn import functional as F
 
+from tests.models.photographs import CLASSES, KNOWN, photographs, trained_with
 from webdistill.__main__ import main
 from webdistill.check_teacher import checks, normalisation
-from webdistill.check_teacher.findings import Finding, table
+from webdistill.check_teacher.findings import Finding
 from webdistill.core.files import sha256_file, write_table
 from webdistill.core.params import read_yaml
 from webdistill.images.gate import encode
 from webdistill.images.pool import IMAGE_TYPE, PoolRow, write_pool
 from webdistill.models.checkpoint import Card, load_network, save_network
-from webdistill.models.cifar import Classifier, parameters
+from webdistill.models.cifar import parameters
 from webdistill.models.zoo import build
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "data" / "quickstart"
-CLASSES = ["ant", "bee", "cat", "dog"]
 COUNT = 60  # test images
-KNOWN = {candidate.name: candidate for candidate in normalisation.CANDIDATES}
-
-
-def photographs(count: int, seed: int = 0) -> np.ndarray:
-    """[N, 32, 32, 3] uint8: smooth colours with the mean and spread of photographs."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(count, 3, 5, 5, generator=generator)
-    grey = torch.randn(count, 1, 5, 5, generator=generator)
-    smooth = F.interpolate(0.3 * coarse + grey, 32, mode="bilinear")
-    values = 0.47 + 0.24 * smooth / smooth.std()
-    return (values.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
-
-
-def trained_with(
-    name: str, images: np.ndarray, border: bool, architecture: str = "resnet8"
-) -> Classifier:
-    """A network whose BatchNorms remember the images in the normalisation `name`."""
-    torch.manual_seed(0)
-    net = build(architecture, len(CLASSES))
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    if border:  # random crops of images with 4 black pixels around them
-        rng = np.random.default_rng(5)
-        padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
-        images = np.stack(
-            [
-                p[t : t + 32, u : u + 32]
-                for p, (t, u) in zip(padded, rng.integers(0, 9, (len(padded), 2)), strict=True)
-            ]
-        )
-    known = KNOWN[name]
-    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-    x = (x - torch.tensor(known.mean).view(3, 1, 1)) / torch.tensor(known.std).view(3, 1, 1)
-    with torch.no_grad():
-        net.train()(x)
-    return net
 
 
 @pytest.fixture
@@ -385,45 +346,6 @@ def test_what_is_missing_is_told_in_one_line(
 def test_help_imports_no_torch() -> None:
     code = "import sys, webdistill.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
-# -- parts -----------------------------------------------------------------------------------------------------
-def test_the_distance_of_statistics() -> None:
-    layer = nn.BatchNorm2d(4, eps=0.0)
-    layer.running_mean = torch.tensor([0.0, 1.0, -2.0, 5.0])
-    layer.running_var = torch.tensor([1.0, 4.0, 0.25, 9.0])
-    mean, variance = layer.running_mean.double(), layer.running_var.double()
-    assert normalisation.gap(mean, variance, layer) == 0
-    shifted = mean + torch.tensor([1.0, 2.0, 0.5, 3.0])  # one deviation each
-    assert normalisation.gap(shifted, variance, layer) == pytest.approx(1)
-    assert normalisation.gap(mean, variance * torch.e, layer) == pytest.approx(1)
-    assert normalisation.gap(mean, variance / torch.e, layer) == pytest.approx(1)
-    half = torch.tensor([1.0, 1.0, torch.e**2, torch.e**2])
-    assert normalisation.gap(shifted, variance * half, layer) == pytest.approx(1 + 2)
-
-
-def test_the_first_norm_is_the_first_one_called() -> None:
-    """In a wide ResNet that is not the first one in the file."""
-    net = build("wrn-10-1", 2).eval()
-    images = photographs(1)
-    assert normalisation.first_norm(net, images) is net.get_submodule("layer1.0.bn1")
-    assert normalisation.first_norm(build("resnet8", 2), images) is not None
-
-
-def test_the_distance_is_that_of_all_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, images = trained_with("CIFAR-10", photographs(50), border=False).eval(), photographs(23)
-    layer = normalisation.first_norm(net, images)
-    assert layer is not None
-    whole = normalisation.distance(net, layer, KNOWN["ImageNet"], images)
-    monkeypatch.setattr(normalisation, "BATCH_PIXELS", 5 * 32 * 32)
-    assert normalisation.distance(net, layer, KNOWN["ImageNet"], images) == pytest.approx(whole)
-
-
-def test_long_findings_are_wrapped_and_counted() -> None:
-    text = table("T", [Finding("ok", "a", "x " * 90, ("detail",)), Finding("fail", "bc", "y")])
-    assert max(len(line) for line in text.splitlines()) <= 100
-    assert "          detail" in text
-    assert text.endswith("1 ok, 0 warn, 1 fail")
 
 
 # -- the quickstart's teacher ----------------------------------------------------------------------------------
