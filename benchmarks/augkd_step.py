@@ -30,7 +30,7 @@ POOL = 8  # batches that the pool holds
 RATE = 0.01  # of the student's SGD; Adam's is the method's
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 ROUND = 6  # steps of module 1: one of the generator, five of student and encoder
-EPOCHS = (8, 2, 6)  # of the modules; as the settings below, those of pipelines/out_of_domain
+EPOCHS = (8, 2, 6)  # of the modules; the mix of pipelines/out_of_domain is near it: 36, 6, 24
 AUGKD = {
     "latent": 256, "free_epochs": EPOCHS[0], "anchor_epochs": EPOCHS[1], "mixup": True, "a": 0.4,
     "b": 0.2, "mask_ratio": 0.25, "uncertainty": "energy", "teacher_weight": 0.5,

@@ -1,4 +1,4 @@
-"""How the cells of this record were run: on a machine with one GPU and without DVC, sixteen processes side by side.
+"""How the cells of this record were run, in an earlier form: one GPU, no DVC, sixteen processes side by side.
 
     python records/2026-11-26-out-of-domain/cells.py        in the root of the repository
 

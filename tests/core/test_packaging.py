@@ -153,5 +153,5 @@ def test_a_python_without_the_libraries_is_told_in_one_line() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert re.fullmatch(
-        r"error: \S+ lacks .*; run `source \.venv/bin/activate` first\n", done.stderr
+        r"error: .+ lacks .*; run `source \.venv/bin/activate` first\n", done.stderr
     )

@@ -198,3 +198,10 @@ def test_scores_of_the_labels_seen_and_the_mapping_learn() -> None:
     for parameter in anchor.mapping.parameters():
         assert parameter.grad is not None
         assert bool(parameter.grad.any())
+
+
+@pytest.mark.parametrize(("covered", "mean"), [(0.0, 0.01), (1.0, 0.99)])
+def test_a_mask_of_nothing_or_everything_begins_finite(covered: float, mean: float) -> None:
+    torch.manual_seed(0)
+    mask = Anchor(LATENT, CLASSES, covered).mask(torch.arange(CLASSES))
+    assert mask.mean().item() == pytest.approx(mean, abs=0.005)

@@ -225,6 +225,27 @@ def test_every_option_changes_the_student(change: dict[str, Any]) -> None:
     assert not same(state(plain.method.student()), state(changed.method.student()))
 
 
+def test_module_one_hands_its_student_on_and_the_anchor_reaches_the_mixtures() -> None:
+    run = train(make(), 4)  # modules 1 and 2 are over
+    student = state(augkd_of(run).net)
+    assert not same(student, state(augkd_of(make()).net))  # it has learned from what was generated,
+    learned = augkd_of(train(make(), 2)).net.conv1.weight
+    assert torch.equal(student["conv1.weight"], learned)  # and module 2 leaves it alone
+
+    def losses(anchor_epochs: int) -> dict[str, Tensor]:
+        method = augkd_of(run)
+        method.settings = method.settings.model_copy(update={"anchor_epochs": anchor_epochs})
+        rng = np.random.default_rng(0)
+        batch = run._batch(0, torch.arange(1, 4), rng, 0)
+        found, _ = method.losses(batch)
+        return found
+
+    method = augkd_of(run)
+    method.sees_pool, method._anchoring, method.asks_teacher = True, False, True
+    without, with_anchor = (losses(epochs)["kd"].detach() for epochs in (0, 2))
+    assert float((with_anchor - without).abs() / without) > 1e-4
+
+
 def test_no_option_is_left_out_above() -> None:
     marks = test_every_option_changes_the_student.pytestmark  # type: ignore[attr-defined]
     tested = {key.removeprefix("augkd.") for change in marks[0].args[1] for key in change}
