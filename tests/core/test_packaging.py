@@ -148,8 +148,9 @@ def test_license_text_is_whole() -> None:
     assert PROJECT["project"]["license"] == "Apache-2.0"
 
 
-def test_a_python_without_the_libraries_is_told_in_one_line() -> None:
-    command = [sys.executable, "-S", "-m", "stages.distill"]  # -S: without site-packages
+@pytest.mark.parametrize("program", ["stages.distill", "webdistill", "pipelines.cell"])
+def test_a_python_without_the_libraries_is_told_in_one_line(program: str) -> None:
+    command = [sys.executable, "-S", "-m", program]  # -S: without site-packages
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert re.fullmatch(

@@ -246,7 +246,9 @@ def test_views_that_do_not_come_again_are_answered_batch_by_batch() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 6])
-def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_its_images(steps: int) -> None:
+def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_its_images(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make(steps_per_epoch=steps)
     run.weight[5] = math.nan
     asked: list[list[int]] = []
@@ -256,7 +258,7 @@ def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_its_images(step
         asked.append(rows.tolist())
         return batch(view, rows, *others)
 
-    run._batch = noted  # type: ignore[method-assign]
+    monkeypatch.setattr(run, "_batch", noted)
     with pytest.raises(UserError, match=r"not finite; lower distill\.lr") as error:
         list(chain.from_iterable(run.epoch(number) for number in range(100)))
     first = next(place for place, rows in enumerate(asked) if 5 in rows)
