@@ -161,7 +161,7 @@ class Run:
         return figures
 
     def _watch(self, now: tuple[Callable[[], bool], Tensor] | None) -> None:
-        """Look whether the loss of the step before `now`'s was finite: one step late, so that no GPU is waited for."""
+        """Look whether the loss of the step before `now`'s was finite: one step late, so a GPU always has one to do."""
         before, self._unseen = self._unseen, now
         if before is None or before[0]():
             return

@@ -39,9 +39,7 @@ BALANCE = 20.0  # weight of the generator's class balance
 KL_WEIGHT = 0.00025  # of the encoder's distance to N(0, I)
 LABEL_WEIGHT = 0.1  # of the anchor's cross-entropy
 ADAM = 1e-3  # of generator and encoder,
-ANCHOR_ADAM = (
-    1e-4  # and of the anchor, as released: ten times more drives all anchors to one confident image
-)
+ANCHOR_ADAM = 1e-4  # and of the anchor, as released; anchors look alike, and with 1e-3 even more so
 
 
 def energy(logits: Tensor) -> Tensor:
