@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	echo "make env: 1/2 creating $(VENV) with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv $(VENV)
-	echo "make env: 2/2 installing about 190 packages (2 GB)"
+	echo "make env: 2/2 installing about 190 packages (2 GB, with CUDA's libraries more)"
 	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 

@@ -99,7 +99,9 @@ def compare(pipeline: Path, settings: Mapping[str, Any]) -> Comparison:
     ]
     done = [folder for folder in wanted if (folder / "evaluate" / "metrics.json").exists()]
     if not done:
-        raise UserError(f"no finished cell in {pipeline / 'cells'}; run `dvc repro` first")
+        raise UserError(
+            f"no finished cell in {pipeline / 'cells'}; run `dvc repro {pipeline}/dvc.yaml` first"
+        )
     groups: dict[str, list[Cell]] = {}
     for folder in done:
         cell = read_cell(folder)

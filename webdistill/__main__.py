@@ -26,6 +26,11 @@ def check(path: Path) -> str:
 
 def results(root: Path) -> str:
     """The figures of the last run below `root` and what to open. Raises UserError when there was none."""
+    report = root / "data" / "report" / "report.html"
+    if not report.is_file():  # while metrics.json may have come with git
+        raise UserError(
+            f"there is no {report}; run `dvc repro`, or `dvc pull` what others have run"
+        )
     measured = read_json(root / "data" / "evaluate" / "metrics.json")
     if os.environ.get("MLFLOW_TRACKING_URI"):
         tracked = "the server that MLFLOW_TRACKING_URI names"
@@ -40,7 +45,7 @@ def results(root: Path) -> str:
                 f"student  {measured['top1']:.1%} on the test images, teacher {measured['teacher_top1']:.1%}; "
                 f"{measured['parameters']:,} of {measured['teacher_parameters']:,} parameters"
             ),
-            f"report   {root / 'data' / 'report' / 'report.html'}",
+            f"report   {report}",
             f"MLflow   {tracked}",
             "metrics  dvc metrics show",
             "plots    dvc plots show",

@@ -42,6 +42,7 @@ def keep(root: Path, name: str) -> Path:
     if path.exists():
         raise UserError(f"{path} is there already; choose another name or remove it")
     settings = params.load(root / "params.yaml")
+    _check_ran(root / "dvc.lock", settings.raw)
     student = read_json(root / "data/distill/student/config.json")
     value = {
         "params": settings.flat(),
@@ -52,6 +53,31 @@ def keep(root: Path, name: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     write_json(value, path)
     return path
+
+
+def _check_ran(lock: Path, present: Mapping[str, Any]) -> None:
+    """Raises UserError where a parameter differs from what the lock file has of the last run."""
+    if not lock.is_file():  # stages were run by hand
+        return
+    for name, stage in params.read_yaml(lock)["stages"].items():
+        for key, ran in stage.get("params", {}).get("params.yaml", {}).items():
+            now: Any = present
+            for part in key.split("."):
+                now = now.get(part) if isinstance(now, Mapping) else None
+            if now != ran:
+                where, mine, its = _first_difference(key, now, ran)
+                raise UserError(
+                    f"{where} = {mine}, but stage '{name}' last ran with {its}; run `dvc repro` first"
+                )
+
+
+def _first_difference(key: str, now: Any, ran: Any) -> tuple[str, Any, Any]:
+    """The first inner key with different values, with both."""
+    if isinstance(now, Mapping) and isinstance(ran, Mapping):
+        for inner in [*now, *ran]:
+            if now.get(inner) != ran.get(inner):
+                return _first_difference(f"{key}.{inner}", now.get(inner), ran.get(inner))
+    return key, now, ran
 
 
 def read_kept(folder: Path) -> list[Kept]:

@@ -24,7 +24,9 @@ HEAD = """\
 
 Every key of [params.yaml](../params.yaml), with the value that comes with the repository. A wrong type, an unknown key,
 a value out of bounds or an impossible combination stops with one line before any work; `python -m webdistill check`
-does only that. All keys are required: the code has no second set of defaults. Units stand in the meaning.
+does only that. Names that a library or a folder must know (of CLIP models, of torchvision's and timm's networks, the
+teacher's folder) are looked at when their stage starts. All keys are required: the code has no second set of defaults.
+Units stand in the meaning.
 
 A section that is named after a stage is read by that stage, `task` key by key. A stage runs again when what it reads
 has changed, and after it whatever reads an output that differs. `report` states all parameters, so it runs again after

@@ -9,11 +9,14 @@ and standard deviation of the weight.
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from webdistill.core.errors import UserError
 from webdistill.core.params import read_yaml
 from webdistill.images.pool import load_images
 from webdistill.images.views import Views
@@ -35,10 +38,19 @@ def distances(student: Network, teacher: Network, pool: Tensor, min_scale: float
     return torch.cat(parts)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cells", nargs="+", type=Path)
-    arguments = parser.parse_args()
+    try:
+        show(parser.parse_args().cells)
+    except UserError as error:
+        print(f"weights: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def show(cells: Sequence[Path]) -> None:
+    """Print the table, a row per cell."""
     settings = read_yaml(HERE / "params.yaml")
     teacher = load_network(Path(settings["common"]["task"]["teacher"]))
     size = settings["common"]["task"]["image_size"]
@@ -46,7 +58,7 @@ def main() -> None:
     pool = torch.from_numpy(images[:IMAGES])
     print("| student | distance 5 % | 50 % | 95 % | mean weight | its sd | weight > .99, % |")
     print("|---|---|---|---|---|---|---|")
-    for cell in arguments.cells:
+    for cell in cells:
         student = load_network(cell / "distill" / "student")
         found = distances(student, teacher, pool, settings["common"]["distill"]["min_scale"])
         low, middle, high = found.quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
@@ -58,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

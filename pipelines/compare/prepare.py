@@ -8,6 +8,7 @@ test images. Writes pipelines/compare/work/: list.parquet, teacher/ and test/.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def prepare(settings: dict[str, Any], root: Path, out: Path) -> None:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     try:
         prepare(read_yaml(HERE / "params.yaml"), HERE.parents[1], HERE / "work")
     except UserError as error:

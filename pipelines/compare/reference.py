@@ -8,6 +8,7 @@ the seeds, as a line below the arms.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ DATA = HERE.parent / "quickstart_data" / "work" / "cifar10.safetensors"
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     settings = read_yaml(HERE / "params.yaml")
     own, shared = settings["reference"], settings["common"]["distill"]
     if not DATA.exists():

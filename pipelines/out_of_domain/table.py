@@ -8,6 +8,7 @@ difference to the arm `baseline`. A seed counts in it when all settings have bee
 
 from __future__ import annotations
 
+import argparse
 import csv
 import statistics
 import sys
@@ -86,7 +87,9 @@ def read(pipeline: Path, settings: Mapping[str, Any]) -> Results:
         cells += [_row(pipeline, name, cell) for cell in found.cells]
         missing += found.missing
     if not cells:
-        raise UserError(f"no finished cell in {pipeline / 'cells'}; run `dvc repro` first")
+        raise UserError(
+            f"no finished cell in {pipeline / 'cells'}; run `dvc repro {pipeline}/dvc.yaml` first"
+        )
     if len({cell.steps for cell in cells if cell.arm not in settings["unequal"]}) > 1:
         raise UserError("the settings' cells were not trained for equally many optimiser steps")
     groups = [
@@ -214,6 +217,7 @@ def submit(
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     try:
         settings = read_yaml(HERE / "params.yaml")
         results = read(HERE, settings)

@@ -8,6 +8,7 @@ teacher/ and test/.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -155,6 +156,7 @@ def prepare(settings: Mapping[str, Any], root: Path, out: Path) -> None:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     try:
         prepare(read_yaml(HERE / "params.yaml"), HERE.parents[1], HERE / "work")
     except UserError as error:

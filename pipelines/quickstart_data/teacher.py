@@ -8,6 +8,7 @@ are looked at once, after it, with the weights as they are stored.
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 import time
@@ -111,6 +112,7 @@ def train(settings: dict, images: Tensor, labels: Tensor) -> Classifier:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     params = read_yaml(HERE / "params.yaml")["teacher"]
     data = load_file(HERE / "work" / "cifar10.safetensors")
     lost = slice(0, 40_000)

@@ -8,6 +8,7 @@ a stage that needs the pictures cannot see the labels.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import struct
 from pathlib import Path
@@ -58,6 +59,7 @@ def tables(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[pa.Tab
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     params = read_yaml(HERE / "params.yaml")["test_set"]
     data = load_file(HERE / "work" / "cifar10.safetensors")
     rows = choose(data["test_labels"], params["per_class"], params["seed"])

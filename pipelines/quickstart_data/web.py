@@ -8,6 +8,7 @@ really is. Same source, params and library versions: same bytes.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,6 +143,7 @@ def _tables(rows: list[Candidate], seed: int) -> tuple[pa.Table, pa.Table]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     params = read_yaml(HERE / "params.yaml")
     settings = Settings(**params["web"])
     data = load_file(HERE / "work" / "cifar10.safetensors")

@@ -11,6 +11,7 @@ from webdistill.core.params import Section
 from webdistill.models.names import Attention, Precision, Query, parse
 
 Uncertainty = Literal["energy", "max_softmax"]
+DRAWING = ("mosaic", "augkd")  # methods that make images, see Method.draws
 Weighting = Literal["disagreement", "agreement", "none"]
 
 
@@ -231,6 +232,10 @@ class Distill(Section):
                 f"mixup = {self.mixup:g} mixes images of several classes, which {self.method} learns; set it to 0"
             )
         plug_in = self.deconfound
+        if plug_in.enabled and plug_in.dictionary == "drawn" and self.method not in DRAWING:
+            raise ValueError(
+                f"deconfound.dictionary = drawn, but {self.method} draws no images of its own; set it to prototypes"
+            )
         if plug_in.enabled and plug_in.dictionary == "drawn" and plug_in.drawn.start >= self.epochs:
             raise ValueError(
                 f"deconfound.drawn.start = {plug_in.drawn.start} leaves none of epochs = {self.epochs} with a "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from webdistill.core.params import Section
 
@@ -45,6 +45,12 @@ class Embed(Section):
             description="captions of images that filter.max_unsafe shall drop; none = not compared"
         ),
     ]
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.pretrained and self.model.startswith(("local-dir:", "hf-hub:")):
+            raise ValueError(f"pretrained must be null: {self.model!r} brings its own weights")
+        return self
 
     @field_validator("templates")
     @classmethod

@@ -35,8 +35,14 @@ def read(images: Path, labels: Path, size: int, classes: int) -> TestSet:
     named = dict(
         zip(truth.column("id").to_pylist(), truth.column("label").to_pylist(), strict=True)
     )
+    if not ids:
+        raise UserError(
+            f"{images} holds no test images, so nothing can be measured; label some, a folder per class, and run "
+            "`python -m webdistill init --test FOLDER --force` with the other flags as before, or stop at "
+            "`dvc repro distill`, whose student needs none"
+        )
     missing = [name for name in ids if name not in named]
-    if missing or len(named) != len(ids) or not ids:
+    if missing or len(named) != len(ids):
         raise UserError(
             f"{labels} must hold one label for each of the {len(ids)} images of {images}; it has {len(named)} and "
             f"{len(missing)} images have none"

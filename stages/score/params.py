@@ -15,8 +15,8 @@ class Score(Section):
     precision: Annotated[
         Literal["float32", "bfloat16"],
         Field(
-            description="arithmetic of the convolutions; bfloat16 is twice as fast, "
-            "pooling and logits stay float32"
+            description="arithmetic of the convolutions, pooling and logits stay float32; bfloat16 is about twice as "
+            "fast where the processor computes in it, many times slower elsewhere"
         ),
     ]
     batch_size: Annotated[

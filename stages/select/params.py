@@ -39,8 +39,8 @@ class Select(Section):
     source: Annotated[
         Literal["kept", "pool"],
         Field(
-            description="kept: what the filter kept; pool: control, also what it dropped, except "
-            "opt-outs and copies of test images"
+            description="kept: what the filter kept; pool: control, also what it dropped for quality or number; "
+            "takedowns, opt-outs, licences, unsafe images and copies of test images stay out"
         ),
     ]
     allow_empty_classes: Annotated[

@@ -10,6 +10,7 @@ import pytest
 from webdistill.__main__ import main
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, sha256_file, write_json
+from webdistill.core.params import read_yaml
 from webdistill.kept import FOLDER, differences, keep, read_kept
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +28,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project after a run, as far as keeping it goes."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", "params.yaml")
-    for name in ("data/evaluate", "data/distill/student", "data/quickstart/test"):
+    for name in ("data/evaluate", "data/distill/student", "data/quickstart/test", "data/report"):
         Path(name).mkdir(parents=True)
+    Path("data/report/report.html").touch()
     write_json(FIGURES, Path("data/evaluate/metrics.json"))
     write_json({"architecture": "wrn-16-1"}, Path("data/distill/student/config.json"))
     Path("data/quickstart/test/images.parquet").write_bytes(b"pictures")
@@ -51,6 +53,23 @@ def test_a_run_is_kept_whole_and_read_back(
     assert str(project) not in path.read_text()
 
 
+def test_parameters_that_did_not_run_are_not_kept(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path("params.yaml").read_text()
+    ran = {"params.yaml": {"distill": read_yaml(Path("params.yaml"))["distill"]}}
+    write_json({"stages": {"distill": {"params": ran}}}, Path("dvc.lock"))  # JSON is YAML
+    Path("params.yaml").write_text(text.replace("  epochs: 60\n", "  epochs: 999\n"))
+    assert main(["results", "--keep", "one"]) == 2
+    assert (
+        "distill.epochs = 999, but stage 'distill' last ran with 60; run `dvc repro` first"
+        in capsys.readouterr().err
+    )
+    assert not (project / FOLDER).exists()
+    Path("params.yaml").write_text(text)
+    assert main(["results", "--keep", "one"]) == 0
+
+
 def test_nothing_is_overwritten(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keep(project, "one")
     before = read_json(project / FOLDER / "one.json")
@@ -67,8 +86,9 @@ def test_a_name_that_is_no_file_name_is_refused(project: Path, name: str) -> Non
     assert not (project / FOLDER).exists()
 
 
-def test_without_a_run_nothing_is_kept(project: Path) -> None:
-    (project / "data/evaluate/metrics.json").unlink()
+@pytest.mark.parametrize("lost", ["data/evaluate/metrics.json", "data/report/report.html"])
+def test_without_a_run_nothing_is_kept(project: Path, lost: str) -> None:
+    (project / lost).unlink()
     assert main(["results", "--keep", "one"]) == 2
     assert not (project / FOLDER).exists()
 

@@ -92,4 +92,4 @@ def test_the_program_prints_the_page(
     assert capsys.readouterr().out == page(ROOT)
     monkeypatch.chdir(tmp_path)
     assert main([]) == 2
-    assert capsys.readouterr().err.startswith("error: cannot read ")
+    assert capsys.readouterr().err.startswith("error: there is no ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -131,6 +132,40 @@ def test_without_test_images_it_says_what_to_do(
     assert pq.read_table("data/test/images.parquet").num_rows == 0
 
 
+def test_an_earlier_test_set_stays_without_the_flag(folder: Path) -> None:
+    assert main([*NEW, "--test", "labelled"]) == 0
+    before = Path("data/test/images.parquet").read_bytes()
+    assert main([*NEW, "--force"]) == 0
+    assert Path("data/test/images.parquet").read_bytes() == before
+    assert pq.read_table("data/test/labels.parquet").num_rows == 6
+
+
+def test_renewed_code_leaves_all_else_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*NEW, "--test", "labelled"]) == 0
+    Path("params.yaml").write_text("mine\n")
+    assert main(["init", "--code"]) == 2
+    assert "stages and webdistill are here" in capsys.readouterr().err
+    Path("stages/report/__init__.py").write_text("old\n")
+    shutil.rmtree("stages")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert main(["init", "--code"]) == 0
+    assert Path("stages/report/__init__.py").read_text() != "old\n"
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_network_of_ones_own_is_in_the_deps(folder: Path) -> None:
+    Path("nets").mkdir()
+    Path("nets/small.py").write_text("from webdistill.models.zoo import build\n")
+    assert main([*NEW, "--student", "nets.small:make"]) == 0
+    stages = read_yaml(Path("dvc.yaml"))["stages"]
+    assert {name for name in stages if "nets/small.py" in stages[name]["deps"]} == {
+        "distill",
+        "evaluate",
+    }
+
+
 def test_an_existing_teacher_says_classes_and_size(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +193,8 @@ def test_on_a_terminal_it_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 WRONG = [
     (["--weights", "no.pt"], "--weights no.pt"),
     (["--network", "resnet9"], "--network"),
+    (["--student", "nets/small.py:make"], "as a module: nets.small:make"),
+    (["--mean", "123,116,103"], "divide by 255"),
     (["--network", "resnet14"], "--weights"),
     (["--classes", "red"], "--classes"),
     (["--classes", "red,RED,blue"], "--classes"),

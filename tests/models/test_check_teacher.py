@@ -327,7 +327,7 @@ def test_without_any_images_the_rest_is_checked(
         (["--images", "labels.parquet"], "has no column 'image'; it has id, label"),
         (["--labels", "images.parquet"], "has no column 'label'"),
         (["--labels", "far.parquet"], "label 4 is outside 0-3"),
-        (["--params", "nowhere.yaml"], "cannot read nowhere.yaml"),
+        (["--params", "nowhere.yaml"], "there is no nowhere.yaml"),
     ],
 )
 def test_what_is_missing_is_told_in_one_line(

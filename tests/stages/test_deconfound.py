@@ -26,8 +26,9 @@ from stages.distill.deconfound import (
     read_dictionary,
 )
 from stages.distill.loop import Run
-from stages.distill.methods import Batch
+from stages.distill.methods import Batch, Method
 from stages.distill.methods import build as build_method
+from stages.distill.params import DRAWING
 from stages.evaluate.__main__ import main as evaluate
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, write_manifest, write_table
@@ -310,3 +311,13 @@ def test_evaluate_measures_both_answers(images: Tensor, method: str, named: Any)
     graph = onnxruntime.InferenceSession("data/evaluate/student.onnx")
     answers = torch.from_numpy(graph.run(None, {"images": (images.numpy() + 1) / 2})[0])
     torch.testing.assert_close(answers, load_network(STUDENT).net(images), atol=1e-4, rtol=1e-4)
+
+
+def test_params_know_which_methods_draw() -> None:
+    ours = "stages.distill.methods."
+    found = {
+        method.__module__.removeprefix(ours)
+        for method in Method.__subclasses__()
+        if method.draws and method.__module__.startswith(ours)
+    }
+    assert found == set(DRAWING)

@@ -85,6 +85,10 @@ def read_yaml(path: Path) -> Any:
     """The file as YAML 1.2 plain data, read as DVC reads it: builds no objects, `1e-4` is a number."""
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {path}; go to the project's root, or make a project by `python -m webdistill init`"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     try:
@@ -138,6 +142,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
 
 def _check_together(path: Path, raw: Mapping[str, Any]) -> None:
     """Combinations over several sections that cannot work, whatever the images are."""
+    if raw["filter"]["max_unsafe"] < 1 and not raw["embed"]["unsafe_texts"]:
+        raise UserError(
+            f"{path}: filter.max_unsafe is below 1, but embed.unsafe_texts names no texts to compare with; "
+            "write some, or set filter.max_unsafe: 1.0"
+        )
     budget, rule = raw["select"]["budget"], raw["select"]["rule"]
     if not isinstance(budget, int) or rule == "all":
         return

@@ -177,6 +177,8 @@ def _triple(flag: str, text: str | None) -> Triple | None:
         one, two, three = (float(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"{flag} {text!r}: expected three numbers, as 0.5,0.5,0.5") from None
+    if not all(0 <= value <= 1 for value in (one, two, three)):
+        raise UserError(f"{flag} {text!r}: expected numbers from 0 to 1; divide by 255")
     return one, two, three
 
 

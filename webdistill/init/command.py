@@ -49,6 +49,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     add("--yes", action="store_true", help="ask nothing")
     add("--force", action="store_true", help="replace files that exist")
+    add(
+        "--code",
+        action="store_true",
+        help="after an update: only copy stages/ and webdistill/, which you have removed, anew",
+    )
 
 
 def init(arguments: argparse.Namespace) -> tuple[str, int]:
@@ -57,10 +62,12 @@ def init(arguments: argparse.Namespace) -> tuple[str, int]:
     from webdistill.init import choices, template
 
     root = Path()
+    if arguments.code:
+        return _renew_code(root), 0
     chosen = choices.choose(arguments)
     texts = {
         "params.yaml": checked(template.rendered_params(chosen.values)),
-        "dvc.yaml": template.rendered_pipeline(chosen.clip),
+        "dvc.yaml": template.rendered_pipeline(chosen.clip, _own_code(chosen)),
     }
     _refuse_overwriting(chosen, list(texts), arguments.force)
     written = _write_material(chosen)
@@ -79,6 +86,32 @@ def init(arguments: argparse.Namespace) -> tuple[str, int]:
     table, failed = run(None, None, None, root / "params.yaml")
     listed = ", ".join([*texts, *written, *(f"{name}/" for name in copied)])
     return f"written: {listed}\n\n{table}\n\n{_next(chosen)}", 2 if failed else 0
+
+
+def _renew_code(root: Path) -> str:
+    """The installed code folders in place of those that were removed."""
+    from webdistill.core.errors import UserError
+    from webdistill.init import template
+
+    copied = template.copy_code(root)
+    if not copied:
+        raise UserError("stages and webdistill are here; remove both, --code copies the installed")
+    return f"written: {', '.join(f'{name}/' for name in copied)}\nnext: python -m webdistill check, dvc repro"
+
+
+def _own_code(chosen: Choices) -> dict[str, list[str]]:
+    """Stage -> the user's files that its networks are in."""
+    from webdistill.core.errors import UserError
+    from webdistill.models.checkpoint import read_card
+    from webdistill.models.names import own_code
+
+    new = chosen.new_teacher
+    try:
+        teacher = own_code(new.network if new else read_card(chosen.teacher).architecture)
+    except UserError as error:
+        raise UserError(f"--network: {error}") from None
+    both = sorted({*teacher, *own_code(chosen.values["distill.student"])})
+    return {"score": teacher, "distill": both, "evaluate": both}
 
 
 def checked(text: str) -> str:
@@ -104,7 +137,7 @@ def _refuse_overwriting(chosen: Choices, names: list[str], force: bool) -> None:
     paths = [Path(name) for name in names]
     if chosen.new_teacher is not None:
         paths.append(chosen.teacher / "config.json")
-    if not chosen.own_test:
+    if chosen.test:
         paths += [Path(chosen.values[f"task.test_{what}"]) for what in ("images", "labels")]
     existing = [str(path) for path in paths if path.exists()]
     if existing and not force:
@@ -120,12 +153,22 @@ def _write_material(chosen: Choices) -> list[str]:
     if chosen.new_teacher is not None:
         material.write_teacher(chosen.new_teacher, chosen.teacher)
         written.append(f"{chosen.teacher}/")
-    if not chosen.own_test:
+    if chosen.test or not (chosen.own_test or _labelled()):  # without --test, what is there stays
         count = material.write_test(chosen.test, chosen.values["fetch.store_size"], TEST)
         written.append(f"{TEST}/ ({count:,} labelled images)")
     if chosen.values["search.local"] == NO_LISTS:
         Path(NO_LISTS).mkdir(parents=True, exist_ok=True)
     return written
+
+
+def _labelled() -> bool:
+    """Whether there are test images from before."""
+    import pyarrow.parquet as pq
+
+    from webdistill.init.choices import TEST
+
+    path = TEST / "images.parquet"
+    return path.is_file() and pq.read_metadata(path).num_rows > 0
 
 
 def _start_dvc(root: Path) -> list[str]:
@@ -160,7 +203,7 @@ def _next(chosen: Choices) -> str:
         _step("dvc repro embed", "collects the images"),
         _step("python -m webdistill fit", "how they relate to the teacher, before any training"),
     ]
-    if chosen.test or chosen.own_test:
+    if chosen.test or chosen.own_test or _labelled():
         lines.append(_step("dvc repro", "student, accuracy, report"))
     else:
         lines += [

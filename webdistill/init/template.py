@@ -10,7 +10,7 @@ import importlib.metadata
 import importlib.util
 import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,19 @@ def rendered_params(values: Mapping[str, Any]) -> str:
     return _dumped(yaml, data)
 
 
-def rendered_pipeline(clip: str | None) -> str:
-    """dvc.yaml without what belongs to the quickstart. `clip`: folder of a local CLIP, which embed depends on."""
+def rendered_pipeline(clip: str | None, code: Mapping[str, Sequence[str]] | None = None) -> str:
+    """dvc.yaml without what belongs to the quickstart.
+
+    `clip`: folder of a local CLIP, which embed depends on; `code`: stage -> files of the user that it depends on.
+    """
     yaml = _round_trip()
     data = yaml.load(find("dvc.yaml").read_text(encoding="utf-8"))
     for stage, own, other in (("embed", QUICKSTART_CLIP, clip), ("report", QUICKSTART_TRUTH, None)):
         deps = data["stages"][stage]["deps"]
         if own in deps:
             deps[deps.index(own) : deps.index(own) + 1] = [] if other is None else [other]
+    for stage, files in (code or {}).items():
+        data["stages"][stage]["deps"] += files
     return _dumped(yaml, data)
 
 

@@ -18,7 +18,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -126,10 +125,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = partial(parser.add_argument, metavar="")
-    add("--wait", type=int, default=tracking.FLUSH_SECONDS, help="give up after so many seconds")
+    add = parser.add_argument
+    add("--wait", type=int, default=tracking.FLUSH_SECONDS, metavar="SECONDS", help="then give up")
     add("--folder", type=Path, default=Path(".work/spool"), help="default: .work/spool")
-    parser.add_argument("--background", action="store_true", help="yield to other work")
+    add("--background", action="store_true", help="yield to other work")
     return parser.parse_args(argv)
 
 

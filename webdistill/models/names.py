@@ -52,7 +52,7 @@ COMPACT = {
 OURS = ("webdistill", "stages", "pipelines", "tests")
 EXAMPLES = (
     "resnet8, resnet20, resnet56, resnet18, resnet34, resnet50, wrn-16-1, wrn-16-2, wrn-40-2, "
-    f"{', '.join(VGG)}, {', '.join(COMPACT)}, torchvision:NAME, timm:NAME, FILE:FUNCTION"
+    f"{', '.join(VGG)}, {', '.join(COMPACT)}, torchvision:NAME, timm:NAME, MODULE:FUNCTION"
 )
 
 
@@ -78,9 +78,13 @@ def parse(architecture: str) -> Architecture:
     # No further colon or slash: timm would take hf-hub:OWNER/REPO for an order to download.
     if match := re.fullmatch(r"(torchvision|timm):([A-Za-z0-9_.-]+)", architecture):
         return Architecture("timm" if match[1] == "timm" else "torchvision", match[2])
-    if match := re.fullmatch(r"([a-z_]\w*(?:\.[a-z_]\w*)*):[a-z_]\w*", architecture, re.A | re.I):
-        code_file(match[1])
+    own = re.fullmatch(r"([a-z_]\w*(?:\.[a-z_]\w*)*):[a-z_]\w*", architecture, re.A | re.I)
+    if own and not own[1].endswith(".py"):
+        code_file(own[1])
         return Architecture("code", architecture)
+    if match := re.fullmatch(r"([\w./-]+?)(?:\.py)?:([a-z_]\w*)", architecture, re.A | re.I):
+        name = f"{match[1].removeprefix('./').replace('/', '.')}:{match[2]}"
+        raise UserError(f"architecture {architecture!r}: write your own file as a module: {name}")
     raise UserError(f"unknown architecture {architecture!r}; examples: {EXAMPLES}")
 
 
