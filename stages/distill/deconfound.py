@@ -67,15 +67,10 @@ def attach(
 ) -> Compensation:
     """Compensate the method's student from now on. `dictionary` may only be missing when it will be drawn.
 
-    Raises UserError when it is to be drawn and the method draws no images.
+    Raises UserError when it is to be drawn in more dimensions than the teacher has features.
     """
     student = method.student()
     if settings.dictionary == "drawn":
-        if not method.draws:
-            raise UserError(
-                "distill.deconfound.dictionary = drawn, but distill.method draws no images of its own; "
-                "set it to prototypes"
-            )
         count, width = settings.drawn.count, teacher_width
         if settings.drawn.dims > width:
             raise UserError(

@@ -26,8 +26,10 @@ def test_results_say_what_to_open(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["results"]) == 2
-    assert "metrics.json does not exist" in capsys.readouterr().err
+    assert "report.html; run `dvc repro`" in capsys.readouterr().err
     (tmp_path / "data/evaluate").mkdir(parents=True)
+    (tmp_path / "data/report").mkdir()
+    (tmp_path / "data/report/report.html").touch()
     figures = {"top1": 0.75, "teacher_top1": 0.9, "parameters": 1000, "teacher_parameters": 4000}
     write_json(figures, tmp_path / "data/evaluate/metrics.json")
     assert main(["results"]) == 0
