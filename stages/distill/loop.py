@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -180,9 +181,8 @@ class Run:
 
     def compensation_overhead(self) -> list[float]:
         """Shares of a step's time that the student's compensation adds, sorted; on a copy, changes nothing."""
-        rows = self.kept.to(self.device).repeat(self.settings.batch_size)[
-            : self.settings.batch_size
-        ]
+        places = torch.arange(self.settings.batch_size) % len(self.kept)
+        rows = self.kept[places.to(self.kept.device)].to(self.device)
         batch = self._batch(0, rows, np.random.default_rng(0), 1)
 
         def step(method: Method, batch: Batch) -> None:
@@ -287,12 +287,23 @@ class Run:
             "empty_choices": self.empty_choices,
         }
         temporary = path.with_suffix(f".{os.getpid()}.tmp")  # cells may save the same phase at once
-        torch.save(state, temporary)
-        replace(temporary, path)  # a kill leaves the old state or the new one
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's word for a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        else:
+            replace(temporary, path)  # a kill leaves the old state or the new one
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def restore(self, path: Path) -> int:
         """Continue a saved run. -> number of finished epochs"""
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        return self.take(read_state(path))
+
+    def take(self, state: Mapping[str, Any]) -> int:
+        """The same with a state that was read before."""
         self.method.load_state_dict(state["method"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
@@ -301,6 +312,12 @@ class Run:
         self.history.kept = [each.cpu() for each in state["history"]["kept"]]
         self.passes, self.empty_choices = state["passes"], state["empty_choices"]
         return len(self.rows)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `Run.save` wrote, on the CPU: an error of reading is then none of the GPU's."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 def arriving(flag: Tensor) -> Callable[[], bool]:

@@ -13,7 +13,7 @@ import torch
 
 from stages.distill import phases
 from stages.distill.deconfound import attach, memory, read_dictionary
-from stages.distill.loop import Run
+from stages.distill.loop import Run, read_state
 from stages.distill.methods import Choice
 from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
@@ -98,7 +98,8 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
         labels=torch.tensor(chosen["keyword_class"].to_pylist(), device=device),
     )
     task = stage.task.model_dump(include={"seed", "threads", "classes", "image_size"})
-    place = stage.scratch(task, settings.model_dump(), stage.inputs, str(device), torch.__version__)
+    facts = (task, settings.model_dump(), stage.inputs, str(device), run.low_precision)
+    place = stage.scratch(*facts, torch.__version__)
     return Prepared(run, guide, everything, place / "state.pt")
 
 
@@ -140,9 +141,12 @@ def _restored(run: Run, state: Path | None) -> int:
     if state is None or not state.exists():
         return 0
     try:
-        return run.restore(state)
+        return run.take(read_state(state))
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # the state is whole
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {state}: {error}") from None
     except (
-        OSError,
         EOFError,
         RuntimeError,
         ValueError,

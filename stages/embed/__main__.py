@@ -7,6 +7,7 @@ from webdistill.core.stage import Stage, run
 
 def main(stage: Stage) -> None:
     """Pool -> embeddings shard by shard -> scores against the class names."""
+    import importlib.metadata
     import json
     import shutil
 
@@ -24,7 +25,9 @@ def main(stage: Stage) -> None:
     texts = scoring.class_embeddings(model, task.classes, settings.templates)
     unsafe = scoring.unsafe_texts(model, settings.unsafe_texts, texts)
 
-    scratch = stage.scratch()
+    own = {name: sha for name, sha in stage.inputs.items() if name != "data/fetch/pool"}
+    versions = [importlib.metadata.version(name) for name in ("open_clip_torch", "pillow", "torch")]
+    scratch = stage.scratch(own, versions, str(model.device))  # shards have keys of their own
     made, tables = {}, []
     for shard in shards:
         labels = files.read_table(shard, ["id", "query"])

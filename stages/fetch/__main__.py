@@ -11,6 +11,8 @@ def main(stage: Stage) -> None:
     from webdistill.images.pool import write_pool
 
     candidates = read_candidates(stage.input("data/search/candidates.parquet"), stage.input)
+    for folder in sorted({held.path.parent for held in candidates.held.values() if held.apart}):
+        stage.check_declared(folder)
     crawl = Crawl(candidates, stage.params, stage.work, stage.scratch(), stage.task.threads)
     if crawl.known:
         stage.log(f"{crawl.known:,} of {len(candidates):,} are known from an earlier run")

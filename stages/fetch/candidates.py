@@ -38,6 +38,11 @@ class Held:
     sha256: str
     column: str
 
+    @property
+    def apart(self) -> bool:
+        """Whether it is a picture that a list names, and so perhaps outside of search.local."""
+        return not self.sha256 and self.path.is_file()
+
 
 @dataclass(frozen=True)
 class Candidates:

@@ -32,13 +32,15 @@ def _lawful(evidence: Evidence, settings: Filter, threads: int) -> list[Verdict]
     verdicts = [
         rules.takedown(pictures.ids, papers.taken_down),
         rules.opt_out(pictures.ids, papers.refused),
+    ]
+    if evidence.unsafe is not None:  # before reasons whose images are shown
+        verdicts.append(rules.unsafe(evidence.unsafe, settings.max_unsafe))
+    verdicts += [
         leaks(
             pictures.thumbnails, evidence.test, evidence.test_ids, settings.leak_similarity, threads
         ),
         rules.licence(papers.licences, allowed, keep_unknown=settings.unknown_licence == "keep"),
     ]
-    if evidence.unsafe is not None:
-        verdicts.append(rules.unsafe(evidence.unsafe, settings.max_unsafe))
     return verdicts
 
 

@@ -16,6 +16,14 @@ Similarity = Annotated[float, Field(ge=0.7, le=1.01)]
 class Filter(Section):
     """Section `filter:` of params.yaml."""
 
+    max_unsafe: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="probability that an image is one of embed.unsafe_texts; above it is dropped (1 = never)",
+        ),
+    ]
     leak_similarity: Annotated[
         Similarity,
         Field(description="from here on an image counts as a copy of a test image (1.01 = never)"),
@@ -26,14 +34,6 @@ class Filter(Section):
     ]
     unknown_licence: Annotated[
         Literal["keep", "drop"], Field(description="images whose source states no licence")
-    ]
-    max_unsafe: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=1,
-            description="probability that an image is one of embed.unsafe_texts; above it is dropped (1 = never)",
-        ),
     ]
     min_side: Annotated[
         int, Field(ge=1, description="shorter side, px; smaller images are dropped")

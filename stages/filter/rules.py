@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from webdistill.core.errors import UserError
 
 Reason = Literal[
-    "takedown", "opt_out", "leak", "licence", "unsafe", "too_small", "elongated", "blank", "low_entropy",
+    "takedown", "opt_out", "unsafe", "leak", "licence", "too_small", "elongated", "blank", "low_entropy",
     "low_score", "low_margin", "duplicate", "class_cap",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -27,9 +27,9 @@ HIDDEN: frozenset[Reason] = frozenset({"takedown", "opt_out", "unsafe"})  # neve
 KEYS: Mapping[Reason, str] = {  # what to change when a rule leaves nothing
     "takedown": "takedown.txt",
     "opt_out": "nothing: these images carry an opt-out",
+    "unsafe": "filter.max_unsafe",
     "leak": "filter.leak_similarity",
     "licence": "filter.licences or filter.unknown_licence",
-    "unsafe": "filter.max_unsafe",
     "too_small": "filter.min_side",
     "elongated": "filter.max_aspect",
     "blank": "filter.min_contrast",

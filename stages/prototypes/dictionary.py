@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save as in_bytes
 
 from stages.prototypes.params import Prototypes
 from webdistill.clustering import (
@@ -142,7 +142,9 @@ def save(dictionary: Dictionary, path: Path, facts: dict[str, str]) -> None:
         "centroids": dictionary.clusters.centroids,
     }
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    save_file(contiguous, path, metadata={"webdistill": json.dumps(facts, sort_keys=True)})
+    path.write_bytes(
+        in_bytes(contiguous, metadata={"webdistill": json.dumps(facts, sort_keys=True)})
+    )
 
 
 def teacher_of(shard: Path) -> str:

@@ -44,7 +44,7 @@ def main(stage: Stage) -> None:
     )
 
     facts = (task.threads, torch.__version__, str(network.net.fc.weight.device))
-    work = stage.scratch(*facts, [stage.inputs[file] for file in own])
+    work = stage.scratch(*facts, [stage.inputs[file] for file in (*own, task.teacher)])
     targets = {shard: work / view.name(shard) for shard in pool}
     if earlier := sum(target.exists() for target in targets.values()):
         stage.log(f"{earlier} of {len(pool)} shards were finished by an earlier run")

@@ -35,6 +35,7 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 TEXTS = tuple(name for name in NAMES if name != "image")
 UNKNOWN = frozenset({"?", "nan", "null", "none"})  # LAION writes an unknown licence as ?
+DEEPEST = 8  # levels of lists within lists in a cell
 ABOUT_RIGHTS = ("licence", "licence_url", "creator")
 
 
@@ -83,14 +84,15 @@ def ambiguous(path: Path, ours: str, found: Sequence[str]) -> str:
     )
 
 
-def text(value: object) -> str:
-    """Any cell as text: null -> "", lists joined by a comma."""
+def text(value: object, depth: int = 0) -> str:
+    """Any cell as text: null -> "", lists joined by a comma; what is nested too deeply is left out."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, (list, tuple)):
-        return ", ".join(filter(None, map(text, value)))
+        inner = (text(one, depth + 1) for one in value) if depth < DEEPEST else ()
+        return ", ".join(filter(None, inner))
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace").strip()
     return str(value).strip()

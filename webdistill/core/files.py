@@ -192,11 +192,28 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _bring(new: Path, target: Path) -> None:
+    """The same from another file system: a copy beside the target first."""
+    near = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copytree(new, near) if new.is_dir() else shutil.copyfile(new, near)
+        sync(near)
+        os.replace(near, target)
+    finally:
+        remove(near)
+    remove(new)
+
+
 def replace(new: Path, target: Path) -> None:
     """Put `new` in the place of `target`, in one step for a file; the bytes are on the disk before."""
     sync(new)
     target.parent.mkdir(parents=True, exist_ok=True)
     if new.is_dir():
         remove(target)
-    os.replace(new, target)
+    try:
+        os.replace(new, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _bring(new, target)
     _fsync(target.parent)

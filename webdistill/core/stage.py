@@ -77,14 +77,18 @@ class Stage:
             if path != Path(name):
                 raise UserError(f"{path} does not exist; make it first, or check --from")
             raise UserError(f"{name} does not exist; run `dvc repro {made_by}` or `dvc pull` first")
-        if self._cell is None:
-            dependencies.check_declared(self.root, self.name, path, self.settings.raw)
+        self.check_declared(path)
         if listed := path.is_dir() and made_by is not None:
             files.check_manifest(path)
         recorded.check_recorded(self.root, path, listed=listed)
         read = name if path == Path(name) else os.path.relpath(path, self.root)
         self.inputs[read], self.hashes[read] = files.digest(path), dvc_hash(path, self.root)
         return path
+
+    def check_declared(self, path: Path) -> None:
+        """For what is read without `input`. Raises UserError when DVC would not notice that `path` has changed."""
+        if self._cell is None:
+            dependencies.check_declared(self.root, self.name, path, self.settings.raw)
 
     def _place(self, name: str) -> Path:
         """Where `data/<stage>/...` is for a cell: its own, or what `--from` has; else `name` as it stands."""

@@ -134,6 +134,7 @@ def _plan(
     start = 0
     for file in files:
         with pq.ParquetFile(file) as parquet:
+            _check_images(file, parquet.schema_arrow)
             heights = [
                 parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)
             ]
@@ -147,14 +148,20 @@ def _plan(
     return names, jobs
 
 
+def _check_images(file: Path, schema: pa.Schema) -> None:
+    kind = schema.field("image").type if "image" in schema.names else pa.null()
+    inner = {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {}
+    if inner.get("bytes") not in (pa.binary(), pa.large_binary()):
+        raise UserError(f"{file}: column 'image' must be a struct of bytes and path, found {kind}")
+
+
 def _load(job: _Job) -> np.ndarray:
-    with pq.ParquetFile(job.file, page_checksum_verification=True) as file:
-        table = file.read_row_group(job.group, columns=["image"], use_threads=False)
+    try:
+        with pq.ParquetFile(job.file, page_checksum_verification=True) as file:
+            table = file.read_row_group(job.group, columns=["image"], use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"cannot read {job.file}: {error}") from None
     images = table.column("image").combine_chunks()
-    if not pa.types.is_struct(images.type):
-        raise UserError(
-            f"{job.file}: column 'image' must be a struct of bytes and path, found {images.type}"
-        )
     column = images.take(pa.array(job.rows, pa.int64())).field("bytes")
     out = np.empty((len(job.rows), job.size, job.size, 3), dtype=np.uint8)
     for at, data in enumerate(column):

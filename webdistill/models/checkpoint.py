@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from webdistill.core.errors import UserError
@@ -243,11 +243,11 @@ def save_network(
     folder.mkdir(parents=True, exist_ok=True)
     compensation, net.compensation = net.compensation, None
     try:
-        save_file(weights(net), folder / WEIGHTS)
+        (folder / WEIGHTS).write_bytes(save(weights(net)))
     finally:
         net.compensation = compensation
     if compensation is not None:
-        save_file(weights(compensation), folder / COMPENSATION)
+        (folder / COMPENSATION).write_bytes(save(weights(compensation)))
         card = card | {
             "compensation": {
                 "query": compensation.query,

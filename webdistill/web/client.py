@@ -27,11 +27,12 @@ from webdistill.web.hosts import SMALL, Hosts, Turn, retry_after
 from webdistill.web.names import Names, SystemNames
 from webdistill.web.normalise import join_url, parse_url
 from webdistill.web.optout import AGENT, opt_out
-from webdistill.web.reply import Reply, WebStatus, may_pass
+from webdistill.web.reply import DOWNGRADE, Reply, WebStatus, may_pass
 from webdistill.web.robots import LONGEST, Robots
 from webdistill.web.session import failure, open_session
 
 MAX_REDIRECTS = 4
+ROBOTS_REDIRECTS = 5  # of robots.txt, as RFC 9309 asks
 FIRST_PAUSE = 0.5  # seconds before the first retry, doubled for each further one
 DEAF = 8  # second chances in a row without an answer: from then on the host gets one
 PROBE = 10  # in so many times the deadline
@@ -58,7 +59,7 @@ class _Kind:
     """What is asked for.
 
     `heed`: robots.txt and opt-out headers count; `cut`: more than `cap` bytes are not read; `delay`: seconds until the
-    host's next request, if that is more than usual.
+    host's next request, if that is more than usual; `redirects`: followed at most.
     """
 
     accept: str
@@ -66,6 +67,7 @@ class _Kind:
     heed: bool = False
     cut: bool = False
     delay: float = 0.0
+    redirects: int = MAX_REDIRECTS
 
 
 def contact_address(environment: Mapping[str, str]) -> str:
@@ -98,7 +100,7 @@ class Client:
             "image/webp,image/png,image/jpeg,image/*;q=0.5", settings.max_bytes, heed=True
         )
         self._json = _Kind("application/json", settings.max_bytes)
-        self._text = _Kind("text/plain,*/*;q=0.5", LONGEST, cut=True)
+        self._text = _Kind("text/plain,*/*;q=0.5", LONGEST, cut=True, redirects=ROBOTS_REDIRECTS)
         self._loopback = os.environ.get("WEBDISTILL_ALLOW_LOOPBACK") == "1"  # for tests
         self._hosts = Hosts(settings.per_host, settings.timeout)
         self._robots = Robots(self._read_rules)
@@ -200,7 +202,7 @@ class Client:
         """One try: a request and those it is redirected to, each with all checks anew. None: the deadline passed."""
         heed = kind.heed and self._settings.robots
         verdict, delay = ("allowed" if heed else ""), max(self._settings.delay, kind.delay)
-        for _ in range(MAX_REDIRECTS + 1):
+        for _ in range(kind.redirects + 1):
             turn.leave()
             if heed:
                 rules = self._robots.known(url) or await self._robots.rules(url)
@@ -214,9 +216,9 @@ class Client:
             if not isinstance(found, URL):
                 return found._replace(robots=verdict) if found is not None and heed else found
             if url.scheme == "https" and found.scheme == "http":
-                return Reply("bad_redirect", detail="from https to http", robots=verdict)
+                return Reply("bad_redirect", detail=DOWNGRADE, robots=verdict)
             url = found
-        detail = f"more than {MAX_REDIRECTS} redirects"
+        detail = f"more than {kind.redirects} redirects"
         return Reply("bad_redirect", detail=detail, robots=verdict)
 
     async def _request(

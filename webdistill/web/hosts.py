@@ -89,7 +89,12 @@ class Hosts:
 
     def _forget(self) -> None:
         """A tenth of the table at once, so that a table full of busy hosts is not walked for each new one."""
-        idle = [name for name, host in self._table.items() if not host.users]
+        now = time.monotonic()
+        idle = [
+            name
+            for name, host in self._table.items()
+            if not host.users and max(host.held_until, host.next_start) <= now
+        ]
         for name in idle[: HOSTS // 10]:
             del self._table[name]
 
@@ -193,6 +198,6 @@ def retry_after(value: str) -> float:
         return float(value)
     try:
         date = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - time.time())

@@ -16,7 +16,7 @@ UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 USERINFO = (
     re.compile(  # up to the last @ before the path, also where the rest of the URL is nonsense
-        r"^([\x00-\x20]*(?:https?:|(?:[a-z][a-z0-9+.-]+:)?[/\\]{2})[/\\]*)[^/?#]*@", re.IGNORECASE
+        r"^([\x00-\x20]*(?:https?:|(?:[a-z][a-z0-9+.-]+:)?[/\\]{2})[/\\]*+)[^/?#]*@", re.IGNORECASE
     )
 )
 PARTS = re.compile(r"([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
@@ -78,7 +78,7 @@ def parse_url(text: str) -> URL | None:
         if url.scheme not in DEFAULT_PORT or not url.host or not url.port:
             return None
         return url.with_user(None).with_fragment(None) if "@" in text or "#" in text else url
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError):  # IndexError: yarl, of "//][@"
         return None
 
 
@@ -88,7 +88,7 @@ def join_url(base: URL, location: str) -> URL | None:
         return None
     try:
         return parse_url(str(base.join(URL(location))))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError):
         return None
 
 

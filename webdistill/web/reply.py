@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
+DOWNGRADE = "from https to http"
 WebStatus = Literal[
     "ok",  # the body is complete
     "not_found",  # HTTP 404 or 410

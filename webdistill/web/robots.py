@@ -16,7 +16,7 @@ from yarl import URL
 
 from webdistill.web.memo import Memo
 from webdistill.web.optout import AGENT
-from webdistill.web.reply import Reply
+from webdistill.web.reply import DOWNGRADE, Reply
 from webdistill.web.tdmrep import PLACE, reserved
 
 LONGEST = 500 * 1024  # bytes of a robots.txt that are read
@@ -89,9 +89,10 @@ class Robots:
             text = _text(reply.data)
             return await asyncio.to_thread(parse, text) if len(text) > LONG else parse(text)
         absent = reply.status == "http_error" and reply.http_status < 500
-        if absent or reply.status in ("not_found", "bad_redirect"):
+        lost = reply.status == "bad_redirect" and reply.detail != DOWNGRADE
+        if absent or lost or reply.status == "not_found":
             return ALLOW_ALL
-        status = "robots" if reply.status == "http_error" else reply.status
+        status = "robots" if reply.status in ("http_error", "bad_redirect") else reply.status
         detail = f"robots.txt: {reply.detail or reply.status}"
         failure = Reply(status, http_status=reply.http_status, detail=detail, robots="unreachable")
         return Rules(failure=failure)

@@ -15,7 +15,7 @@ from typing import Any
 from protego import Protego
 
 PLACE = "/.well-known/tdmrep.json"
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def reserved(data: bytes) -> Protego | None:
