@@ -39,7 +39,10 @@ class Fetch(Section):
     timeout: Annotated[
         float,
         Field(
-            gt=0, le=600, description="seconds; deadline of one URL, redirects and retries included"
+            gt=0,
+            le=600,
+            description="seconds; deadline of one URL, redirects and retries included, but not the wait for its turn, "
+            "nor for the host's robots.txt and tdmrep.json (each with this deadline of its own, once per host)",
         ),
     ]
     retries: Annotated[

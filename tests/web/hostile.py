@@ -108,6 +108,8 @@ class Exchange:
             return
         if self.path == "/.well-known/tdmrep.json":
             name = self.host.partition(".")[0]
+            if name == "mute":
+                await asyncio.sleep(60)
             await self.answer(200 if name in RESERVED else 404, RESERVED.get(name, b""))
             return
         words = self.path.partition("?")[0].strip("/").split("/")
@@ -133,6 +135,10 @@ class Exchange:
             case "pause":
                 await asyncio.sleep(float(more))
                 await self.answer(200, BODY)
+            case "late":  # /late/STATUS/SECONDS; a redirect leads back here
+                status, _, seconds = more.partition("/")
+                await asyncio.sleep(float(seconds))
+                await self.answer(int(status), Location=self.path)
             case "tag":
                 await self.answer(200, BODY, X_Robots_Tag=more)
             case "tags":

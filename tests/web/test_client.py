@@ -103,6 +103,38 @@ def test_a_url_costs_at_most_its_deadline(server: Server, ask: Ask, path: str) -
 
 
 @pytest.mark.usefixtures("loopback")
+@pytest.mark.parametrize(
+    ("answer", "status", "http_status"), [(302, "timeout", 0), (503, "http_error", 503)]
+)
+def test_all_redirects_and_all_tries_share_one_deadline(
+    server: Server,
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: int,
+    status: str,
+    http_status: int,
+) -> None:
+    """Each answer takes half a second: five of them to the end of a chain, eleven with all tries."""
+    monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.01)
+    started = time.monotonic()
+    (reply,) = ask(f"{server.url}/late/{answer}/0.5", timeout=1.8, retries=10)
+    assert (reply.status, reply.http_status) == (status, http_status)
+    assert server.asked.total() <= 4
+    assert time.monotonic() - started < 4
+
+
+@pytest.mark.usefixtures("loopback")
+def test_pauses_between_tries_are_part_of_the_deadline(
+    server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pauses of 0.1, 0.2 and 0.4 s leave less than the next one of 0.8 s."""
+    monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(client_module.random, "uniform", lambda _, high: high)
+    assert ask.statuses(server.url + "/status/503", timeout=1.4, retries=5) == ["http_error"]
+    assert server.asked.total() <= 4
+
+
+@pytest.mark.usefixtures("loopback")
 def test_who_accepts_and_says_nothing_costs_the_deadline(ask: Ask) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

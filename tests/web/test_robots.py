@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 import threading
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from yarl import URL
 from webdistill.web import robots as robots_module
 from webdistill.web.client import Client
 from webdistill.web.robots import LONGEST, LONGEST_DELAY, parse
+from webdistill.web.tdmrep import PLACE
 
 if TYPE_CHECKING:
     from tests.web.conftest import Ask, Server
@@ -108,6 +110,22 @@ def test_waiting_for_robots_txt_does_not_count_against_the_deadline(
     ]
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"), [("hung", ("timeout", "unreachable")), ("mute", ("ok", "allowed"))]
+)
+def test_what_a_host_says_of_itself_is_waited_for_no_longer_than_for_a_url(
+    server: Server, ask: Ask, host: str, expected: tuple[str, str]
+) -> None:
+    """One keeps silent for a minute when asked for robots.txt, the other for tdmrep.json."""
+    started = time.monotonic()
+    urls = [server.at(f"{host}.test") + f"/ok/{n}" for n in range(3)]
+    assert verdicts(server, ask, *urls, timeout=1.0, retries=5) == [expected] * 3
+    assert 1.0 <= time.monotonic() - started < 10
+    asked = server.asked
+    assert asked["/robots.txt"] == 1
+    assert asked[PLACE] == (1 if host == "mute" else 0)
+
+
 def test_every_origin_has_its_own_rules(server: Server, ask: Ask) -> None:
     hosts = ["deny.test", "none.test", "DENY.test", "deny.test"]
     found = verdicts(server, ask, *(server.at(host) + "/ok" for host in hosts))
@@ -149,6 +167,7 @@ def test_crawl_delay_is_the_hosts_pace(server: Server, ask: Ask) -> None:
     times = [r["time"] for r in server.requests if r["path"] != "/robots.txt"]
     assert len(times) == 5, "tdmrep.json, too"
     assert min(b - a for a, b in itertools.pairwise(times)) >= 0.3 - EARLY
+    assert times[-1] - times[0] >= 4 * 0.3 - EARLY
 
 
 def test_crawl_delay_has_a_cap() -> None:

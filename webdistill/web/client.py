@@ -44,9 +44,13 @@ Aside = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Manners:
-    """How to ask; `per_host` and `delay` bound the load on one host, the others what one URL may cost us."""
+    """How to ask; `per_host` and `delay` bound the load on one host, the others what one URL may cost us.
 
-    timeout: float  # seconds for one URL, redirects and retries included
+    `timeout`: seconds for one URL, redirects and retries included. Waiting for a turn does not count, nor does waiting
+    for robots.txt and tdmrep.json, which all URLs of a host share: each of the two has so many seconds of its own.
+    """
+
+    timeout: float
     retries: int
     max_bytes: int
     per_host: int  # requests at once
