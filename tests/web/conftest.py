@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
 import subprocess
 import sys
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from webdistill.web.client import Client, Manners
+from webdistill.web.hosts import Turn
 from webdistill.web.reply import Reply
 
 HOSTILE = Path(__file__).with_name("hostile.py")
@@ -140,6 +143,40 @@ def server(process: Server) -> Server:
     """The hostile server with an empty log."""
     process.control("/reset")
     return process
+
+
+@dataclass
+class Starts:
+    """When each turn at a host began, noted on this side: a busy server logs what comes late."""
+
+    times: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def keep(self, host: str, delay: float, server: Server, first: int = 0) -> bool:
+        """Whether a request came with each turn, no gap was short, nor all together: what is lost in each adds up."""
+        times = self.times[host][first:]
+        came = sum(r["headers"]["host"].partition(":")[0] == host for r in server.requests)
+        whole = (len(times) - 1) * delay
+        least = min(after - before for before, after in itertools.pairwise(times))
+        late = 0.1  # seconds between a start and its note
+        return (
+            came == len(times) + first
+            and least >= delay - late
+            and times[-1] - times[0] >= whole - late
+        )
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
+    noted, enter = Starts(), Turn.enter
+
+    async def noting(turn: Turn, name: str, delay: float) -> bool:
+        begins = await enter(turn, name, delay)
+        if begins:
+            noted.times[name].append(time.monotonic())
+        return begins
+
+    monkeypatch.setattr(Turn, "enter", noting)
+    return noted
 
 
 @pytest.fixture
