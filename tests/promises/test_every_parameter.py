@@ -47,10 +47,17 @@ PROOF: dict[str, tuple[str, str]] = {
     ),
     "search": (HERE, "test_search"),
     "fetch": ("tests/stages/test_fetch.py", "test_every_parameter_changes_an_output"),
-    "fetch.timeout": ("tests/web/test_client.py", "test_a_url_costs_at_most_its_deadline"),
+    "fetch.timeout": ("tests/stages/test_fetch_http.py", "test_a_url_that_hangs_costs_its_timeout"),
+    "fetch.max_bytes": (
+        "tests/stages/test_fetch_http.py",
+        "test_what_exceeds_max_bytes_is_too_large",
+    ),
     "fetch.retries": ("tests/web/test_client.py", "test_only_what_may_pass_is_asked_again"),
     "fetch.per_host": ("tests/web/test_hosts.py", "test_few_at_a_time_per_host"),
-    "fetch.delay": ("tests/web/test_hosts.py", "test_starts_at_one_host_keep_their_distance"),
+    "fetch.delay": (
+        "tests/stages/test_fetch_http.py",
+        "test_requests_to_one_host_start_delay_seconds_apart",
+    ),
     "embed.model": (HERE, "test_embed_model_and_precision"),
     "embed.precision": (HERE, "test_embed_model_and_precision"),
     "embed.pretrained": (

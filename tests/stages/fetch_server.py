@@ -1,6 +1,7 @@
 """A web server in a process of its own: `python fetch_server.py LOG`; it says its port and ends with its stdin.
 
-Every request is a line `host path` in LOG before it is answered. /kind/N tells how to answer; N is the picture.
+Every request is a line `host path` in LOG before it is answered, and its moment a line in LOG.times. /kind/N tells how
+to answer; N is the picture.
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ import asyncio
 import random
 import struct
 import sys
+import time
 import zlib
 from pathlib import Path
 
 SIDE = 12
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
 ROBOTS = {"127.0.0.2": (200, b"User-agent: *\nDisallow: /\n"), "127.0.0.3": (500, b"")}
+RESERVED = {"127.0.0.4": b'[{"location": "/reserved/", "tdm-reservation": 1}]'}
 
 
-def png(number: int) -> bytes:
+def png(number: int, side: int = SIDE) -> bytes:
     """A picture of noise, another one for each number."""
     dice = random.Random(number)
-    rows = b"".join(b"\0" + dice.randbytes(3 * SIDE) for _ in range(SIDE))
+    rows = b"".join(b"\0" + dice.randbytes(3 * side) for _ in range(side))
     chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)),
+        (b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)),
         (b"IDAT", zlib.compress(rows)),
         (b"IEND", b""),
     ]
@@ -38,6 +41,7 @@ class Server:
 
     def __init__(self, log: Path) -> None:
         self._log = log.open("a", buffering=1)
+        self._times = log.with_name(f"{log.name}.times").open("a", buffering=1)
         self._seen: set[str] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,6 +52,7 @@ class Server:
                 path = lines[0].split(" ")[1]
                 named = next(line for line in lines if line.lower().startswith("host:"))
                 host = named.split(":")[1].strip()
+                self._times.write(f"{time.monotonic()}\n")
                 self._log.write(f"{host} {path}\n")
                 status, body, header = await self._answer(host, path)
                 writer.write(
@@ -64,7 +69,7 @@ class Server:
         if path == "/robots.txt":
             return *ROBOTS.get(host, (404, b"")), ""
         if path == "/.well-known/tdmrep.json":
-            return 404, b"", ""
+            return (200, RESERVED[host], "") if host in RESERVED else (404, b"", "")
         first = path not in self._seen
         self._seen.add(path)
         _, kind, number, *_ = path.split("/")
@@ -75,6 +80,8 @@ class Server:
                 return 503 if first else 200, b"" if first else png(int(number)), ""
             case "noai":
                 return 200, png(int(number)), "X-Robots-Tag: noai\r\n"
+            case "large":  # 30,157 bytes
+                return 200, png(int(number), side=100), ""
             case "junk":
                 return 200, b"<html>", ""
             case "status":

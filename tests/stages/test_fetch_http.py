@@ -56,6 +56,12 @@ class Server:
         """How often each `host path` was asked for."""
         return Counter(self.log.read_text().splitlines())
 
+    @property
+    def times(self) -> list[float]:
+        """When each request came, of all hosts."""
+        lines = self.log.with_name(f"{self.log.name}.times").read_text().splitlines()
+        return [float(line) for line in lines]
+
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
@@ -109,6 +115,8 @@ def test_what_the_ledger_says_of_answers(
         (server.url("/status/429"), "", "rate_limited", "allowed"),
         (server.url("/junk/6"), "", "not_an_image", "allowed"),
         (server.url("/ok/1/again"), "", "duplicate", "allowed"),
+        (server.url("/reserved/7", "127.0.0.4"), "", "opted_out", "allowed"),
+        (server.url("/ok/8", "127.0.0.4"), "", "ok", "allowed"),
         ("http://10.0.0.1/x", "", "not_public", "unreachable"),
         ("http:///x", "", "bad_url", ""),
     ]
@@ -122,8 +130,9 @@ def test_what_the_ledger_says_of_answers(
     found = [(row["url"], row["status"], row["robots"]) for row in rows]
     assert found == [(url, status, robots) for url, _, status, robots in cases]
     assert [row["opt_out"] for row in rows[:4]] == ["", "noai", "X-Robots-Tag: noai", ""]
+    assert rows[10]["opt_out"] == "tdmrep.json: 1"
     codes = [row["http_status"] for row in rows]
-    assert codes == [200, 0, 200, 0, 500, 404, 403, 429, 200, 200, 0, 0]
+    assert codes == [200, 0, 200, 0, 500, 404, 403, 429, 200, 200, 0, 200, 0, 0]
     assert {row["licence"] for row in rows} == {"by"}
     metrics = read_json(stage.data / "metrics.json")
     assert sum(metrics[status] for status in STATUSES) == metrics["candidates"] == len(cases)
@@ -133,7 +142,7 @@ def test_what_the_ledger_says_of_answers(
         "bad_url,(none),1",
     ]
     asked = server.asked
-    assert not [line for line in asked if line.endswith(("/ok/2", "/ok/4", "/ok/5"))]
+    assert not [line for line in asked if line.endswith(("/ok/2", "/ok/4", "/ok/5", "/reserved/7"))]
     assert {asked[f"{host} /robots.txt"] for host in ("127.0.0.1", "127.0.0.2")} == {1}
 
 
@@ -194,6 +203,30 @@ def test_a_host_that_hangs_does_not_hold_up_the_others(server: Server, tmp_path:
     again = crawl(tmp_path, good)
     assert again.left == 0, "a crawl that was broken off has lost nothing"
     again.close()
+
+
+def test_requests_to_one_host_start_delay_seconds_apart(server: Server, tmp_path: Path) -> None:
+    urls = [server.url(f"/ok/{n}") for n in range(4)]
+    found = finish(crawl(tmp_path, urls, delay=0.3))
+    assert [one.status for one in found] == ["ok"] * 4
+    times = server.times
+    assert len(times) == 6, "robots.txt and tdmrep.json first"
+    assert times[-1] - times[0] >= 1.0, "1.5 s, but a busy server logs the first one late"
+
+
+def test_a_url_that_hangs_costs_its_timeout(server: Server, tmp_path: Path) -> None:
+    started = time.monotonic()
+    (found,) = finish(crawl(tmp_path, [server.url("/hang/1")], timeout=1.0))
+    assert found.status == "timeout"
+    assert time.monotonic() - started < 30, "the server would answer after a minute"
+    assert server.asked["127.0.0.1 /hang/1"] == 1
+
+
+def test_what_exceeds_max_bytes_is_too_large(server: Server, tmp_path: Path) -> None:
+    urls = [server.url("/large/1"), server.url("/ok/2")]
+    for max_bytes, status in ((20_000, "too_large"), (40_000, "ok")):
+        found = finish(crawl(tmp_path, urls, max_bytes=max_bytes))
+        assert [one.status for one in found] == [status, "ok"]
 
 
 def test_who_waits_for_another_try_lets_others_go_first(
