@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
 import struct
+import subprocess
+import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +29,7 @@ from webdistill.images.gate import (
     read_header,
 )
 
+ROOT = Path(__file__).parents[2]
 CAP = 1_000_000
 
 
@@ -226,9 +231,14 @@ def test_fast_jpeg_shrinking_is_close_to_the_plain_way() -> None:
     assert np.abs(found - plain).mean() < 2.0
 
 
+def png_chunk(kind: bytes, data: bytes = b"") -> bytes:
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
 def png_header(width: int, height: int) -> bytes:
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", size)
 
 
 def test_pixel_cap_is_read_from_the_header_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,17 +259,35 @@ def test_pixel_cap_is_read_from_the_header_alone(monkeypatch: pytest.MonkeyPatch
         assert status(data, max_pixels=19_999) == "too_many_pixels"
 
 
-def test_a_bomb_costs_no_memory() -> None:
+def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
     packer = zlib.compressobj(9)
     rows = b"".join(packer.compress(b"\0" * 30_001) for _ in range(10_000)) + packer.flush()
-    idat = b"IDAT" + rows
-    bomb = (
-        png_header(10_000, 10_000)
-        + struct.pack(">I", len(rows))
-        + idat
-        + struct.pack(">I", zlib.crc32(idat))
-    )
-    assert status(bomb) == "too_many_pixels"
+    bomb = png_header(10_000, 10_000) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND")
+    file = tmp_path / "bomb.png"
+    file.write_bytes(bomb)
+    command = [sys.executable, "-c", GROWTH, str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    found, grown = done.stdout.split()
+    assert found == "too_many_pixels"
+    assert int(grown) < 20, "decoded it takes 286 MiB or more"
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from PIL import Image
+from webdistill.images.gate import Rejected, encode, open_image
+def peak():  # of this program: ru_maxrss would start with that of the test that started it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) // 1024
+open_image(encode(Image.new("RGB", (9, 9))), 81, 64)
+bomb, before = Path(sys.argv[1]).read_bytes(), peak()
+try:
+    open_image(bomb, 1_000_000, 64)
+except Rejected as rejected:
+    print(rejected.status, peak() - before)
+"""
 
 
 @pytest.mark.parametrize(
