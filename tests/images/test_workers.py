@@ -42,14 +42,31 @@ def test_a_crash_costs_one_item() -> None:
     assert asyncio.run(main()) == [[None, lost, None], [None] * 5, [lost, lost], [None], [None]]
 
 
-def test_a_hang_is_cut_short_like_a_crash() -> None:
-    hang = "import signal\nsignal.setitimer(signal.ITIMER_PROF, 0.2)\nwhile True: pass"
+def busy(seconds: float) -> str:
+    """An expression that takes so many seconds of CPU; its value is the process."""
+    clock = "__import__('time').process_time"
+    loop = f"for begun in [{clock}()] for now in iter({clock}, None) if now - begun > {seconds}"
+    return f"next(__import__('os').getpid() {loop})"
+
+
+def test_a_hang_is_cut_short_like_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webdistill.images.workers.CPU_SECONDS", 0.3)
 
     async def main() -> list[object]:
-        with Workers(1, exec, lambda item: "lost") as workers:
-            return await workers.apply(["1", hang, "2"])
+        with Workers(1, eval, lambda item: "lost") as workers:
+            return await workers.apply(["1", busy(6), "2"])
 
-    assert asyncio.run(main()) == [None, "lost", None]
+    assert asyncio.run(main()) == [1, "lost", 2]
+
+
+def test_the_time_allowed_is_for_one_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webdistill.images.workers.CPU_SECONDS", 0.6)
+
+    async def main() -> list[object]:
+        with Workers(1, eval, lambda item: "lost") as workers:
+            return [*await workers.apply([busy(0)]), *await workers.apply([busy(0.4)] * 2)]
+
+    assert len(set(asyncio.run(main()))) == 1, "the process was stopped and another took its place"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is set on Linux only")
