@@ -311,7 +311,7 @@ def run(
         if dry is not None and arguments.dry_run:
             dry(stage)
             sys.exit(0)
-        with _locked(stage.work):
+        with files.room_on_disk(stage.work), _locked(stage.work):
             _run_locked(stage, main)
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
