@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -117,6 +119,30 @@ def test_replace_puts_files_and_folders_in_place(tmp_path: Path, folder: Path) -
     write_json({}, tmp_path / "new")
     replace(tmp_path / "new", tmp_path / "out" / "file.json")
     assert (tmp_path / "out" / "file.json").read_text() == "{}\n"
+
+
+def test_replace_brings_files_and_folders_from_another_file_system(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.replace
+
+    def refusing(new: Path, target: Path) -> None:
+        if Path(new).parent != Path(target).parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(new, target)
+
+    monkeypatch.setattr(os, "replace", refusing)
+    target, before = tmp_path / "out" / "pool", digest(folder)
+    replace(folder, target)
+    assert digest(target) == before
+    assert not folder.exists()
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "new").write_text("x")
+    replace(inner / "new", tmp_path / "out" / "file")
+    assert (tmp_path / "out" / "file").read_text() == "x"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["file", "pool"]
+    assert not (inner / "new").exists()
 
 
 def test_the_digest_of_a_plain_folder_follows_names_and_bytes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from webdistill.core.errors import UserError
-from webdistill.core.files import write_manifest
+from webdistill.core.files import write_manifest, write_table
 from webdistill.images.gate import encode, pixel_id
 from webdistill.images.pool import PoolRow, load_images, square, write_pool
 
@@ -86,6 +87,17 @@ def test_load_images_resizes_and_cuts_the_centre(tmp_path: Path, size: int) -> N
     assert images.dtype == np.uint8
     for row, image in zip(content, images, strict=True):
         assert np.array_equal(image, by_hand(row, size))
+
+
+@pytest.mark.parametrize(
+    "column", [{}, {"image": ["x"]}, {"image": [{"path": "x"}]}, {"image": [{"bytes": "text"}]}]
+)
+def test_a_table_without_pictures_is_refused_in_one_line(
+    tmp_path: Path, column: dict[str, Any]
+) -> None:
+    write_table(pa.table({"id": ["a"], **column}), tmp_path / "images.parquet")
+    with pytest.raises(UserError, match=r"^\S*images\.parquet: column 'image' must be a struct.*$"):
+        load_images(tmp_path / "images.parquet", None, 8, workers=1)
 
 
 def test_load_images_in_the_order_asked_for(tmp_path: Path) -> None:

@@ -91,6 +91,8 @@ TRACES = {
         ".work/distill/resume-1/state.pt",
         ".work/spool/1/record.json",
         "pipelines/compare/cells/kd-0/distill/config.json",
+        "pipelines/compare/pool/select/notes.txt",
+        "pipelines/out_of_domain/pool/photo/filter/notes.txt",
     ],
 )
 def test_a_trace_in_any_other_file_is_found(

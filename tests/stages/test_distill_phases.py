@@ -242,6 +242,21 @@ def test_a_damaged_checkpoint_is_removed_and_told_in_one_line(
     assert path.exists()
 
 
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, PermissionError])
+def test_an_error_of_the_machine_leaves_the_checkpoint(
+    project: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    path = places_of()[4]
+
+    def failing(*_: object, **__: object) -> None:
+        raise kind("no")
+
+    monkeypatch.setattr(torch, "load", failing)
+    with pytest.raises((kind, UserError)):
+        run_stage()
+    assert path.exists()
+
+
 def test_the_checkpoints_used_last_are_kept_and_half_written_ones_go(project: Path) -> None:
     ours, now = places_of(), time.time()
     for age, path in ((30.0, ours[2]), (5000.0, ours[4])):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -187,6 +188,24 @@ def test_unsafe_is_null_without_texts_and_a_softmax_with_them(
     np.testing.assert_allclose(found, chance.numpy(), rtol=1e-5)
     assert found.min() > 0
     assert found.std() > 0
+
+
+def test_work_with_another_configuration_of_clip_is_not_kept(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are the same, yet another activation gives other vectors."""
+    shutil.copytree(tiny.removeprefix("local-dir:"), tmp_path / "clip")
+    tiny = f"local-dir:{tmp_path / 'clip'}"
+    run_on(tmp_path, monkeypatch, tiny, 75, 1)
+    before = vectors(tmp_path)
+    path = tmp_path / "clip" / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["quick_gelu"] = not config["model_cfg"].get("quick_gelu", False)
+    path.write_text(json.dumps(config))
+    stage = stage_for(tiny)
+    main(stage)
+    stage.publish()
+    assert not np.array_equal(vectors(tmp_path), before)
 
 
 def test_a_damaged_leftover_is_made_again(

@@ -71,7 +71,8 @@ def test_nobody_sees_what_was_taken_down_or_opted_out_or_looks_unsafe(
     )
     stage = stage_for(
         place, [*images, photo(0)], takedown=name(0), opted_out=[0, 1], max_unsafe=0.5, min_contrast=2.0,
-        licence={5: ("by", "")}, licences=("by",), unknown_licence="keep", unsafe=[0, 0, 0.9, 0, 0, 0],
+        licence={5: ("by", ""), 2: ("by-nc", "")}, licences=("by",), unknown_licence="keep",
+        unsafe=[0, 0, 0.9, 0, 0, 0],
     )  # fmt: skip
     kept, dropped = finish(stage)
     assert kept == [name(5)]

@@ -103,7 +103,7 @@ class Exchange:
             await self.send(data)
 
     async def behave(self) -> None:
-        if self.path == "/robots.txt":
+        if self.path.partition("?")[0] == "/robots.txt":
             await self.serve_robots()
             return
         if self.path == "/.well-known/tdmrep.json":
@@ -115,6 +115,8 @@ class Exchange:
         words = self.path.partition("?")[0].strip("/").split("/")
         more = unquote("/".join(words[1:]))
         match words[0]:
+            case "forbidding":
+                await self.answer(200, b"User-agent: *\nDisallow: /")
             case "ok" | "api":
                 await self.answer(200, BODY)
             case "status":
@@ -223,6 +225,10 @@ class Exchange:
             await self.answer(
                 301, Location=f"http://deny.test:{self.host.partition(':')[2]}/robots.txt"
             )
+        elif name == "far":  # five redirects away
+            hops = int(self.path.partition("?")[2] or 5)
+            more = f"/robots.txt?{hops - 1}" if hops > 1 else "/forbidding"
+            await self.answer(302, Location=more)
         elif name == "circle":
             await self.answer(302, Location="/robots.txt")
         elif name == "inward":

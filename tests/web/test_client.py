@@ -173,7 +173,7 @@ def test_each_hop_is_checked_again(server: Server, ask: Ask) -> None:
     assert found == ["not_public"] * len(inside)
     wrong = [
         "file:///etc/passwd", "ftp://example.org/", "data:image/png;base64,AAAA", "javascript:1", "http://",
-        "http:\\\\x",
+        "http:\\\\x", "http://][@",
     ]  # fmt: skip
     found = ask.statuses(*(f"{server.url}/to/{quote(target, safe='')}" for target in wrong))
     assert found == ["bad_redirect"] * len(wrong)

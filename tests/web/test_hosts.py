@@ -156,6 +156,15 @@ def test_idle_hosts_are_forgotten_and_busy_ones_are_not(monkeypatch: pytest.Monk
             assert len(hosts) <= 101
         assert [hosts._table[f"busy{n}"] for n in range(3)] == kept
         assert "h4999" in hosts._table
+        turn = Turn(hosts)
+        await turn.enter("tired", 0.0)
+        turn.hold(3600.0)
+        turn.leave()
+        for n in range(200):
+            turn = Turn(hosts)
+            await turn.enter(f"g{n}", 0.0)
+            turn.leave()
+        assert hosts._table["tired"].held_until > time.monotonic() + 3000  # asked for peace
 
     asyncio.run(main())
 

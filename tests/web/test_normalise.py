@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from yarl import URL
 
@@ -105,10 +107,18 @@ def test_parse_url(text: str, expected: str) -> None:
         "http://a.example:0/",
         "http://a.example/\n",
         "http:\\x",
+        "http://][@",
     ],
 )
 def test_what_is_no_url_to_ask_for(text: str) -> None:
     assert parse_url(text) is None
+
+
+def test_a_megabyte_of_backslashes_costs_no_time() -> None:
+    began = time.process_time()
+    strip_secrets("http://" + "\\" * 1_000_000)
+    strip_secrets("http://" + "\\" * 1_000_000 + "me@b.example/")
+    assert time.process_time() - began < 20  # quadratic: days
 
 
 def test_where_a_location_leads() -> None:
@@ -116,5 +126,5 @@ def test_where_a_location_leads() -> None:
     assert str(join_url(base, "e")) == "https://a.example/b/e"
     assert str(join_url(base, "//other.example/#x")) == "https://other.example/"
     assert str(join_url(base, "http://me:pw@b.example/")) == "http://b.example/"
-    for location in ("", "mailto:me@example.org", "data:,x", "http://[", "\x00"):
+    for location in ("", "mailto:me@example.org", "data:,x", "http://[", "\x00", "//][@"):
         assert join_url(base, location) is None

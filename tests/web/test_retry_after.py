@@ -160,3 +160,4 @@ def test_retry_after_as_a_date() -> None:
     assert retry_after(format_datetime(now - timedelta(days=1), usegmt=True)) == 0
     assert retry_after("Sun, 06 Nov 1994 08:49:37 -0000") == 0
     assert retry_after("Fri, 31 Dec 99999 23:59:59 GMT") == 0
+    assert retry_after("Mon, 01 Jan 99999999999999999999 00:00:00 GMT") == 0

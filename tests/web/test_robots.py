@@ -33,7 +33,7 @@ def verdicts(server: Server, ask: Ask, *urls: str, **settings: object) -> list[t
 def test_without_usable_rules_all_is_allowed(server: Server, ask: Ask, host: str) -> None:
     urls = [server.at(f"{host}.test") + f"/ok/{n}" for n in range(3)]
     assert verdicts(server, ask, *urls) == [("ok", "allowed")] * 3
-    assert server.asked["/robots.txt"] == (5 if host == "circle" else 1)
+    assert server.asked["/robots.txt"] == (6 if host == "circle" else 1)
 
 
 @pytest.mark.parametrize("host", ["deny", "moved", "bom"])
@@ -70,6 +70,10 @@ def test_a_line_that_the_cap_cuts_through_is_no_rule(server: Server, ask: Ask) -
     found = verdicts(server, ask, f"{at}/ok/1", f"{at}/ok/2", f"{at}/ok/22")
     assert found == [("robots", "disallowed"), ("ok", "allowed"), ("ok", "allowed")]
     assert LONGEST == 500 * 1024
+
+
+def test_robots_txt_is_followed_over_five_redirects(server: Server, ask: Ask) -> None:
+    assert verdicts(server, ask, server.at("far.test") + "/ok") == [("robots", "disallowed")]
 
 
 @pytest.mark.parametrize(

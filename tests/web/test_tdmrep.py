@@ -51,6 +51,12 @@ def test_the_longest_location_counts_and_of_equal_ones_the_reservation() -> None
         assert [may_use(order, path) for path in paths] == [False, True, False]
 
 
+def test_a_location_that_is_no_text_reserves_the_whole_site() -> None:
+    found = reserved(b'[{"location": "/\\ud800", "tdm-reservation": 1}]')
+    assert found is not None
+    assert not found.can_fetch("/x", "*")
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b"[1, null]", b"\xff", b"[" * 100_000, b'{"tdm-reservation": 1}', b'[{"location": "/"}]']
 )  # fmt: skip

@@ -26,17 +26,28 @@ class Artefact:
 
 
 def artefacts(data: Path) -> list[Artefact]:
-    """Every file below the stages' folders, .work and pipelines/*/cells, in the order of the stages."""
+    """Every file below the stages' folders, .work and what other pipelines made, in the order of the stages."""
     root = Path.cwd()
     found = [
         _artefact(root, file, stage)
         for stage in STAGES
-        for folder in (data / stage, *sorted(root.glob(f"pipelines/*/cells/*/{stage}")))
+        for folder in (data / stage, *_elsewhere(root, stage))
         for file in _files(folder)
+    ]
+    found += [
+        _artefact(root, file, "search")  # lists that a pool is made of
+        for work in sorted(root.glob("pipelines/*/work"))
+        for file in _files(work)
     ]
     work = root / ".work"
     found += [_artefact(root, file, _stage_of(file, work)) for file in _files(work)]
     return found
+
+
+def _elsewhere(root: Path, stage: str) -> list[Path]:
+    """The stage's folders in cells and pools of other pipelines."""
+    made = ("cells/*", "pool", "pool/*", "web_pool/*")
+    return sorted(path for each in made for path in root.glob(f"pipelines/*/{each}/{stage}"))
 
 
 def not_here(data: Path) -> list[str]:
