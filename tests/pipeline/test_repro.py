@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from webdistill.core.files import sha256_file
 from webdistill.core.params import STAGES, read_yaml
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ def lock(project: Project) -> dict[str, object]:
     found = read_yaml(project.root / "dvc.lock")["stages"]
     assert isinstance(found, dict)
     return found
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +101,22 @@ def test_an_altered_shard_is_refused_by_name(built: Project) -> None:
 
 
 def test_without_the_labels_everything_before_evaluate_runs(built: Project) -> None:
-    """Promise T1."""
+    """Promise T1: with a folder in the place of the labels, which nobody can read, the same bytes as with them."""
     labels = built.root / "data/quickstart/test/labels.parquet"
     away = Path(f"{labels}.away")
+    stages = ("embed", "filter", "score", "select", "prototypes", "distill")
+    before = {stage: hashes(built.root / "data" / stage) for stage in stages}
     labels.rename(away)
     try:
-        for stage in ("embed", "filter", "score", "select", "prototypes", "distill"):
+        labels.mkdir()
+        for stage in stages:
             built.run("python", "-m", f"stages.{stage}")
+            assert hashes(built.root / "data" / stage) == before[stage] != {}
+        labels.rmdir()
         done = built.run("python", "-m", "stages.evaluate", check=False)
         assert done.returncode == 2
         assert "labels.parquet" in done.stderr
     finally:
+        if labels.is_dir():
+            labels.rmdir()
         away.rename(labels)
