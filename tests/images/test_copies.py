@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from tests.images.planted import COPIES, SIDE, natural, thumbs
+from webdistill.core.params import read_yaml
 from webdistill.images import copies, neighbours
 from webdistill.images.copies import Pairs, find_pairs, groups
 
-COUNT, THRESHOLD = 300, 0.88
+COUNT = 300
+THRESHOLD = read_yaml(Path(__file__).parents[2] / "params.yaml")["filter"]["leak_similarity"]
 
 
 @pytest.fixture(scope="module")
