@@ -1,14 +1,12 @@
-"""Promises R5, S2, S6 and M1 where no other test holds them: parameters in the lock, whole files, names, no pickle."""
+"""Promises R5, S2 and S6 where no other test holds them: parameters in the lock, whole files, names."""
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -98,28 +96,3 @@ def test_no_name_of_a_file_comes_from_the_web(
     } | {path.name for path in stage.root.joinpath(".work").rglob("*") if path.is_file()}  # fmt: skip
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
     assert not Path(os.sep, "tmp", "evil").exists()
-
-
-def test_no_code_of_the_project_unpickles(tmp_path: Path) -> None:
-    """M1: torch.load with weights_only alone; numpy's files without objects; nothing that imports a pickle's names."""
-    calls: list[tuple[str, Any]] = []
-    for path in [*(ROOT / "stages").rglob("*.py"), *(ROOT / "webdistill").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                calls.append((f"{path.name}: {ast.unparse(node.func)}", node))
-    loads = [(name, node) for name, node in calls if name.endswith(": torch.load")]
-    assert loads
-    for name, node in loads:
-        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        assert given.get("weights_only") == "True", name
-    banned = ("pickle.load", "pickle.loads", "joblib.load", "np.load", "numpy.load", "dill.load", "marshal.loads",
-              "shelve.open", "pd.read_pickle", "yaml.load", "torch.jit.load")  # fmt: skip
-    allowed = {
-        "template.py: yaml.load": "find(",
-        "dvc_lock.py: yaml.load": "Loader=loader",
-    }  # ruamel's, text alone
-    for name, node in calls:
-        if name in allowed:
-            assert allowed[name] in ast.unparse(node)
-        else:
-            assert name.partition(": ")[2] not in banned, name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Iterator
@@ -255,6 +256,27 @@ def test_an_error_of_the_machine_leaves_the_checkpoint(
     with pytest.raises((kind, UserError)):
         run_stage()
     assert path.exists()
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("import pathlib; pathlib.Path('executed').touch()",))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_pickle_in_place_of_the_saved_state_is_inert(project: Path, wrapped: bool) -> None:
+    """M1: raw, and in a file of torch.save."""
+    state = prepared(stage_of()).state
+    if wrapped:
+        torch.save({"method": Bomb()}, state)
+    else:
+        state.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError, match=r"was damaged and has been removed .*run again") as caught:
+        run_stage()
+    assert str(state) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not Path("executed").exists()
+    assert not state.exists()
 
 
 def test_the_checkpoints_used_last_are_kept_and_half_written_ones_go(project: Path) -> None:
