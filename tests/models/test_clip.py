@@ -174,6 +174,7 @@ def test_broken_weights_give_one_line(tmp_path: Path) -> None:
 def test_an_unreachable_hub_is_told_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))  # of no user's
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     begun = time.monotonic()
     with pytest.raises(UserError, match="cannot be reached"):
