@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from itertools import chain
@@ -245,11 +246,11 @@ def test_views_that_do_not_come_again_are_answered_batch_by_batch() -> None:
     assert not run.answers.kept
 
 
-@pytest.mark.parametrize("steps", [1, 2, 6])
+@pytest.mark.parametrize(("steps", "size"), [(1, 8), (2, 8), (6, 8), (2, 16)])
 def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_its_images(
-    steps: int, monkeypatch: pytest.MonkeyPatch
+    steps: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make(steps_per_epoch=steps)
+    run = make(steps_per_epoch=steps, batch_size=size)
     run.weight[5] = math.nan
     asked: list[list[int]] = []
     batch = run._batch
@@ -262,7 +263,9 @@ def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_its_images(
     with pytest.raises(UserError, match=r"not finite; lower distill\.lr") as error:
         list(chain.from_iterable(run.epoch(number) for number in range(100)))
     first = next(place for place, rows in enumerate(asked) if 5 in rows)
-    assert all(f"'image{row}'" in str(error.value) for row in asked[first])
+    assert len(asked[first]) == size
+    named = re.findall(r"'image(\d+)'", str(error.value))
+    assert [int(row) for row in named] == asked[first][:8]
     assert (
         len(asked) <= first + 2
     )  # the step after it may have begun, for which a GPU need not wait
