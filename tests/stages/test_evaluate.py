@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -19,9 +20,11 @@ from stages.evaluate.__main__ import main
 from stages.evaluate.forward import as_input, logits
 from stages.evaluate.params import Evaluate
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_table, write_table
+from webdistill.core.files import read_table, write_manifest, write_table
+from webdistill.core.stage import run
 from webdistill.models.zoo import build
 
+YAML = Path(__file__).parents[2] / "params.yaml"
 CLASSES = tuple(f"class {i}" for i in range(7))
 
 
@@ -303,6 +306,37 @@ def test_the_stage_writes_what_it_promises_and_the_same_bytes_twice(
     header = (tmp_path / "out/per_class.csv").read_text().splitlines()
     assert header[0] == "class,accuracy,count,teacher_accuracy"
     assert len(header) == 8
+
+
+def test_an_export_that_differs_fails_the_stage_which_publishes_nothing(
+    stage: _Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The real harness around the stage, on the files of the fixture."""
+    real = export.export
+
+    def differing(net: export.Deployable, size: int, path: Path) -> None:
+        other = copy.deepcopy(net)
+        other.net.fc.weight.data.add_(1e-2)  # type: ignore[union-attr,operator]
+        real(other, size, path)
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr("webdistill.core.stage.die_with_parent", lambda: None)
+    monkeypatch.setattr(export, "export", differing)
+    write_manifest(tmp_path / "data/distill/student")
+    facts = {**vars(stage.task), "classes": json.dumps(CLASSES)}
+    chosen = [f"--set=task.{key}={value}" for key, value in facts.items()]
+    with pytest.raises(SystemExit) as ended:
+        run("evaluate", main, [f"--params={YAML}", *chosen])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("evaluate: error: ONNX export is not the student: ")
+    assert not (tmp_path / "data/evaluate").exists()
+    assert not list(tmp_path.rglob("student.onnx"))
 
 
 def test_a_class_list_that_differs_is_refused(stage: _Stage) -> None:
