@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.stages import test_distill_phases as phases
+from tests.stages.test_distill import METHODS
 from webdistill.models.zoo import build
 
 finished = phases.finished
@@ -23,9 +24,10 @@ def tensors(net: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("method", ["kd", "dfnd", "simkd", "kd3", "odsd", "mosaic", "supervised"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_exported_student_is_that_of_the_last_epoch_and_holds_nothing_else(method: str) -> None:
     changes: dict[str, Any] = {"method": method, "epochs": 3, "views": 1}
+    changes |= {"augkd.free_epochs": 1, "augkd.anchor_epochs": 1}
     again = phases.prepared(phases.stage_of(**changes)).run
     states = []
     for number in range(3):
@@ -47,3 +49,9 @@ def test_the_exported_student_is_that_of_the_last_epoch_and_holds_nothing_else(m
         assert rest == {"projector", "fc"}
     else:
         assert saved.keys() == own
+
+    taken = load_file("teacher/weights.safetensors").values()
+    for name, tensor in saved.items():
+        by_design = method in ("simkd", "kd3") and name.startswith("fc.")
+        same = tensor.numel() > 1 and any(torch.equal(tensor, each) for each in taken)
+        assert same == by_design, f"{name} is the teacher's" if same else f"{name} should be"
