@@ -11,16 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from webdistill.core.params import STAGES, load, schema
+from webdistill.core.params import STAGES, load, read_yaml, schema
 from webdistill.reference import rows
 
 ROOT = Path(__file__).parents[2]
 HERE = "tests/promises/test_options.py"
 PROOF: dict[str, tuple[str, str]] = {
-    "task.seed": (
-        "tests/stages/test_prototypes.py",
-        "test_a_sample_is_drawn_by_the_seed_without_repetition",
-    ),
+    "task.seed": ("tests/stages/test_distill_stage.py", "test_the_seed_decides_the_student"),
     "task.threads": (HERE, "test_threads_are_those_of_the_numerical_libraries"),
     "task.classes": ("tests/stages/test_score.py", "test_teachers_that_do_not_fit"),
     "task.image_size": ("tests/stages/test_score.py", "test_teachers_that_do_not_fit"),
@@ -91,6 +88,7 @@ PROOF: dict[str, tuple[str, str]] = {
     "prototypes": (HERE, "test_prototypes"),
     "distill": (HERE, "test_distill"),
     "distill.device": (HERE, "test_distill_device"),
+    "distill.mixup": ("tests/stages/test_distill_stage.py", "test_mixup_changes_the_student"),
     "distill.kd3": ("tests/stages/test_distill_kd3.py", "test_every_option_changes_the_student"),
     "distill.kd3.alpha_tail": (
         "tests/stages/test_distill_kd3.py",
@@ -118,6 +116,15 @@ PROOF: dict[str, tuple[str, str]] = {
     "evaluate": (HERE, "test_evaluate"),
     "report": (HERE, "test_report"),
 }
+# The stages that take the seed as a dependency of its own -> a test of what they write.
+SEEDED: dict[str, tuple[str, str]] = {
+    "select": ("tests/stages/test_select.py", "test_rule_random_selects_by_the_seed"),
+    "prototypes": (
+        "tests/stages/test_prototypes.py",
+        "test_a_sample_teaches_and_every_image_is_assigned",
+    ),
+    "distill": PROOF["task.seed"],
+}
 # Tests that speak of the parameter without its key.
 SILENT = {
     "task.teacher", "task.test_images", "task.test_labels", "search.openverse.licences", "search.openverse.per_class",
@@ -142,9 +149,8 @@ def proof(key: str) -> tuple[str, str, str]:
     return entry, *PROOF[entry]
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_a_named_test_knows_the_parameter(key: str) -> None:
-    entry, file, function = proof(key)
+def source_of(file: str, function: str) -> str:
+    """A test's lines, decorators included."""
     source = (ROOT / file).read_text()
     found = [
         node
@@ -152,13 +158,26 @@ def test_a_named_test_knows_the_parameter(key: str) -> None:
         if isinstance(node, ast.FunctionDef) and node.name == function
     ]
     assert found, f"{file} has no test {function}"
+    first = min(node.lineno for node in (found[0], *found[0].decorator_list))
+    return "\n".join(source.splitlines()[first - 1 : found[0].end_lineno])
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_named_test_knows_the_parameter(key: str) -> None:
+    entry, file, function = proof(key)
+    text = source_of(file, function)
     if key in SILENT:
         return
-    first = min(node.lineno for node in (found[0], *found[0].decorator_list))
-    text = "\n".join(source.splitlines()[first - 1 : found[0].end_lineno])
     last = key.rpartition(".")[2]
     assert last in text, f"{function} in {file} does not name {last}"
     assert entry == key or key.startswith(f"{entry}.")
+
+
+def test_every_stage_that_takes_the_seed_has_a_test_of_it() -> None:
+    pipeline = read_yaml(ROOT / "dvc.yaml")["stages"]
+    assert {name for name, spec in pipeline.items() if "task.seed" in spec["params"]} == {*SEEDED}
+    for file, function in SEEDED.values():
+        assert "seed" in source_of(file, function), f"{function} in {file}"
 
 
 def test_no_entry_is_of_a_parameter_that_is_gone() -> None:

@@ -72,9 +72,9 @@ def make_cell(
     write_table(table, cell / "embed" / "scores.parquet")
 
 
-def run_stage(cell: Path, **changes: Any) -> tuple[pa.Table, dict[str, float]]:
+def run_stage(cell: Path, seed: int = 3, **changes: Any) -> tuple[pa.Table, dict[str, float]]:
     task = Task(
-        seed=3,
+        seed=seed,
         threads=1,
         classes=CLASSES,
         image_size=8,
@@ -188,6 +188,14 @@ def test_order_and_shards_do_not_matter(tmp_path: Path, rule: str) -> None:
         run_stage(tmp_path / name, rule=rule)
         outputs.append((tmp_path / name / "select" / "selection.parquet").read_bytes())
     assert outputs[0] == outputs[1]
+
+
+def test_rule_random_selects_by_the_seed(cell: Path) -> None:
+    found = [
+        run_stage(cell, seed, rule="random", allow_empty_classes=True)[0] for seed in (0, 0, 1)
+    ]
+    assert found[0].equals(found[1])
+    assert not found[0].equals(found[2])
 
 
 def test_table_and_metrics_of_the_stage(cell: Path) -> None:
