@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -316,7 +317,9 @@ class Run:
 
 def read_state(path: Path) -> dict[str, Any]:
     """What `Run.save` wrote, on the CPU: an error of reading is then none of the GPU's."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickles that are none of ours: the error says enough
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
