@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,35 @@ def test_missing_inputs_say_which_stage_makes_them(place: Path) -> None:
         UserError, match=r"mine\.csv does not exist; check the path in params\.yaml"
     ):
         stage.input("mine.csv")
+
+
+def test_an_input_that_dvc_yaml_does_not_name_stops_the_stage(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(ROOT / "dvc.yaml", place)
+    for name in ("mine.csv", "data/filter/kept.parquet", "data/score/teacher/a", "tests.parquet"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("a")
+    files.write_manifest(place / "data/score/teacher")
+
+    def reading(*names: str) -> Callable[[Stage], None]:
+        return lambda stage: [stage.input(name) for name in names] and None
+
+    monkeypatch.setenv("DVC_STAGE", "select")
+    assert code(reading("data/filter/kept.parquet", "data/score/teacher/a")) == 0
+    capsys.readouterr()
+    assert code(reading("data/filter/kept.parquet", "mine.csv")) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("select: error: stage 'select' reads mine.csv, which is none of its")
+    assert code(reading("tests.parquet")) == 2
+    monkeypatch.delenv("DVC_STAGE")  # by hand a stage may read what it likes
+    assert code(reading("mine.csv")) == 0
+
+    monkeypatch.setenv("DVC_STAGE", "filter")  # which names its test images by a parameter
+    named = params.load(Path("params.yaml"), ["task.test_images=tests.parquet"])
+    Stage("filter", named, None).input("tests.parquet")
+    with pytest.raises(UserError, match=r"stage 'filter' reads mine\.csv"):
+        Stage("filter", named, None).input("mine.csv")
 
 
 def test_a_cell_prefers_its_own_inputs_and_keeps_its_outputs(place: Path) -> None:
