@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.distill.loop import rate_factor
+from stages.distill.rate import rate_factor
 from webdistill.images.views import Views
 from webdistill.models.cifar import Classifier
 from webdistill.models.precision import low_precision

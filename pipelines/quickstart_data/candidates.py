@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.quickstart_data import damage, shifts
+from pipelines.quickstart_data.classes import CLASSES
 from pipelines.quickstart_data.junk import JUNK, SHARES, junk
 from pipelines.quickstart_data.listing import OPT_OUTS
-from pipelines.quickstart_data.source import CLASSES
 from pipelines.quickstart_data.stock import Stock
 
 LOOK_ALIKES = {

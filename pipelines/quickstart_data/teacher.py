@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipelines.quickstart_data.source import CLASSES
+from pipelines.quickstart_data.classes import CLASSES
 from webdistill.core.params import read_yaml
 from webdistill.models.checkpoint import save_network
 from webdistill.models.cifar import Classifier, parameters

@@ -21,8 +21,8 @@ from safetensors.numpy import load_file
 
 from pipelines.quickstart_data import damage
 from pipelines.quickstart_data.candidates import Candidate, Source, copies, leaks, maker
+from pipelines.quickstart_data.classes import CLASSES
 from pipelines.quickstart_data.listing import listing
-from pipelines.quickstart_data.source import CLASSES
 from pipelines.quickstart_data.stock import Stock, apportion, long_tail, twins
 from pipelines.quickstart_data.test_set import choose, image_id
 from webdistill.core.files import write_table

@@ -22,6 +22,7 @@ from stages.distill.deconfound import DrawnDictionary, overhead
 from stages.distill.history import History, Row
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.params import Distill
+from stages.distill.rate import rate_factor
 from webdistill.core.errors import UserError
 from webdistill.core.files import replace
 from webdistill.images.views import Views
@@ -346,18 +347,6 @@ def _shown_epochs(phases: Sequence[int]) -> set[int]:
         for part in range(1, MOMENTS + 1)
         if length
     }
-
-
-def rate_factor(step: int, steps: int, warmup: int, decay: str) -> float:
-    """Factor in [0, 1] of the rates: linear warm-up over `warmup` steps, then decay until `steps`.
-
-    `cosine`: half a cosine down to 0. `steps`: times 0.1 after 62.5, 75 and 87.5 % of all steps (KD3, section 4.1).
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    if decay == "steps":
-        return 0.1 ** sum(step >= share * steps for share in (0.625, 0.75, 0.875))
-    return (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
 
 
 def _optimisers(method: Method, settings: Distill) -> list[torch.optim.Optimizer]:

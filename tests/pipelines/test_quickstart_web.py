@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 
 from pipelines.quickstart_data import damage, shifts, test_set, web
 from pipelines.quickstart_data.candidates import Source
+from pipelines.quickstart_data.classes import CLASSES
 from pipelines.quickstart_data.junk import JUNK
-from pipelines.quickstart_data.source import CLASSES
 from pipelines.quickstart_data.stock import Stock, apportion, long_tail, twins
 from webdistill.core.params import read_yaml
 

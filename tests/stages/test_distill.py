@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from stages.distill import answers
-from stages.distill.loop import Run, rate_factor
+from stages.distill.loop import Run
 from stages.distill.methods import Batch
 from stages.distill.methods import build as build_method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.params import Distill
+from stages.distill.rate import rate_factor
 from webdistill.core.errors import UserError
 from webdistill.core.params import load
 from webdistill.images.views import Views
