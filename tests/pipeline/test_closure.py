@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
 
 import pytest
 
+from tests.closure import ROOT, closure, of_stage, outside
 from webdistill.core.params import STAGES, Task, read_yaml
 
-ROOT = Path(__file__).parents[2]
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 THREAD_FREE = {
     "search",
@@ -41,47 +39,6 @@ LABELS_OF_OTHERS = {
 }
 
 
-def module_file(name: str) -> Path | None:
-    base = ROOT.joinpath(*name.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
-def imports(path: Path) -> set[Path]:
-    """Files of this project that a file imports anywhere, functions included."""
-    found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        found |= {
-            f
-            for n in names
-            if n.split(".")[0] in ("stages", "webdistill") and (f := module_file(n))
-        }
-    return found
-
-
-def closure(stage: str) -> set[Path]:
-    todo = set((ROOT / "stages" / stage).rglob("*.py"))
-    seen: set[Path] = set()
-    while todo:
-        path = todo.pop()
-        if path not in seen:
-            seen.add(path)
-            todo |= imports(path)
-    return seen
-
-
-def covered(path: Path, deps: list[str]) -> bool:
-    relative = path.relative_to(ROOT)
-    return any(relative == Path(dep) or Path(dep) in relative.parents for dep in deps)
-
-
 def test_every_stage_has_a_folder_and_the_other_way_round() -> None:
     folders = {p.parent.name for p in (ROOT / "stages").glob("*/__main__.py")}
     assert folders == set(PIPELINE) == set(STAGES)
@@ -89,24 +46,13 @@ def test_every_stage_has_a_folder_and_the_other_way_round() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_import_closure_is_inside_the_deps(stage: str) -> None:
-    glue = {
-        ROOT / "webdistill/__init__.py",
-        ROOT / "webdistill/_torchvision.py",
-        ROOT / "stages/__init__.py",
-    }
-    deps = PIPELINE[stage]["deps"]
-    outside = {
-        p.relative_to(ROOT).as_posix()
-        for p in closure(stage) - glue
-        if not covered(p, deps)
-        and p.read_text().strip().count("\n") > 2  # package docstrings hold no code
-    }
-    assert not outside, f"add to deps of '{stage}' in dvc.yaml: {sorted(outside)}"
+    missing = outside(of_stage(stage), PIPELINE[stage]["deps"])
+    assert not missing, f"add to deps of '{stage}' in dvc.yaml: {missing}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_stage_imports_another(stage: str) -> None:
-    others = {p for p in closure(stage) if "stages" in p.parts and stage not in p.parts}
+    others = {p for p in closure(of_stage(stage)) if "stages" in p.parts and stage not in p.parts}
     assert others <= {ROOT / "stages" / "__init__.py"}
 
 
