@@ -86,7 +86,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def dvc(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", *words], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "dvc", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -176,7 +177,20 @@ def test_stopped_or_killed_it_leaves_no_process_and_no_lock(toy: Path, how: sign
         for pid in sleeping(shells):
             os.kill(pid, signal.SIGKILL)
     (toy / "params.yaml").write_text("wait: 0.1\n")
-    dvc("repro", "-q")
+    code, _, err = repro()
+    assert code == 0, err
+    assert (toy / "table.txt").read_text() == "base\n" * 4
+
+
+@pytest.mark.parametrize("left", ["", '{"data/a": {"wri'])
+def test_locks_that_a_kill_left_half_written_are_no_obstacle(toy: Path, left: str) -> None:
+    """DVC writes this file in place, and refuses to run with half of it."""
+    locks = toy / ".dvc" / "tmp" / "rwlock"
+    locks.parent.mkdir(exist_ok=True)
+    locks.write_text(left)
+    code, _, err = repro()
+    assert code == 0, err
+    assert "left half written by a killed run" in err
     assert (toy / "table.txt").read_text() == "base\n" * 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -57,8 +58,26 @@ def repro(arguments: argparse.Namespace) -> tuple[str, int]:
         return "stopped; what was finished is kept, and the next run goes on from there", 130
 
 
+def mend_locks(path: Path) -> None:
+    """Remove DVC's table of paths in use where a kill has left it half written: DVC would refuse to run at all.
+
+    It is written in place, so it is looked at twice: another DVC may be writing at this moment.
+    """
+    for wait in (0.5, 0.0):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+            return
+        except FileNotFoundError:
+            return
+        except ValueError:
+            time.sleep(wait)
+    path.unlink(missing_ok=True)
+    say(f"{path} was left half written by a killed run; it is removed")
+
+
 def _repro(targets: Sequence[str], jobs: int, keep_going: bool) -> tuple[str, int]:
     begun = time.monotonic()
+    mend_locks(Path(".dvc/tmp/rwlock"))
     steps = plan.plan(targets)
     todo = plan.to_do(steps)
     if not todo:
