@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.distill.params import Distill
-    from webdistill.models.cifar import Classifier
+    from webdistill.models.classifier import Classifier
 
 SIZE, CLASSES = 32, 10
 POOL = 8  # batches that the pool holds
@@ -34,6 +34,7 @@ EPOCHS = (8, 2, 6)  # of the modules; the mix of pipelines/out_of_domain is near
 AUGKD = {
     "latent": 256, "free_epochs": EPOCHS[0], "anchor_epochs": EPOCHS[1], "mixup": True, "a": 0.4,
     "b": 0.2, "mask_ratio": 0.25, "uncertainty": "energy", "teacher_weight": 0.5,
+    "mask_start": None, "anchor_lr": 1e-4, "encoder_lr": 1e-3,
 }  # fmt: skip
 # module 3 twice: as long as mixtures differ from their images, and afterwards
 MODULES = ("free", "anchor", "mixup", "images")
@@ -162,7 +163,7 @@ def _weighted(weights: Sequence[float], spent: Sequence[Spent]) -> Spent:
 
 def shares() -> dict[str, float]:
     """Kind of step -> how many epochs of the schedule it fills."""
-    from stages.distill.methods.augkd import image_share
+    from stages.distill.methods.augkd_losses import image_share
 
     free, anchor, mixup = EPOCHS
     a, b = float(str(AUGKD["a"])), float(str(AUGKD["b"]))

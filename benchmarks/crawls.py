@@ -18,7 +18,7 @@ from benchmarks.image_server import ARRIVAL, Faults
 from benchmarks.process_tree import Tree, check
 from webdistill.core.errors import UserError
 from webdistill.core.files import digest, remove, write_json
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 STORE_SIDE = 64  # px, shorter side of what both store

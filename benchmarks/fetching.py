@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from webdistill.core.errors import UserError
 
 SCENARIOS = ("plain", "faults", "memory", "resume")
 FAILING, HANGING = 0.10, 0.02
+FEW = 8  # pictures of a crawl that stands for start and end of the program
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def plan(chosen: argparse.Namespace) -> dict[str, Row]:
         ours, peer = f"ours-{side}", f"peer-{side}"
         beside = peer if plain and chosen.peer else ours
         rows[ours] = Row(f"fetch, {side} px", Job("ours", side, chosen.count, fair), beside)
-        if plain and chosen.webp and side == chosen.sides[0]:
+        if plain and chosen.webp:
             job = Job("ours", side, chosen.count, fair, "webp")
             rows[f"webp-{side}"] = Row(f"fetch as lossless WebP, {side} px", job, beside)
         if beside == peer:
@@ -63,23 +64,34 @@ def plan(chosen: argparse.Namespace) -> dict[str, Row]:
 
 
 def measure(rows: Mapping[str, Row], crawls: Crawls, repeat: int) -> dict[str, list[Measured]]:
-    """All rows in turns, every other time backwards; what takes long once, at the end."""
+    """All rows in turns, every other time backwards; what takes long once, at the end.
+
+    Each crawl also has the processor seconds of one of a few pictures, which is start and end and nothing else.
+    """
     found: dict[str, list[Measured]] = {name: [] for name in rows}
     turn = [name for name, row in rows.items() if not row.once]
     order = [name for n in range(repeat) for name in (turn if n % 2 == 0 else reversed(turn))]
     order += [name for name, row in rows.items() if row.once]
+    start: dict[tuple[str, str], float] = {}
     for at, name in enumerate(order, 1):
-        found[name].append(crawls.whole(rows[name].job))
+        job = rows[name].job
+        program = job.tool, job.file_format
+        if program not in start:
+            start[program] = crawls.whole(replace(job, count=FEW))["cpu_seconds"]
+        found[name].append({**crawls.whole(job), "start_cpu_seconds": start[program]})
         progress(f"{at} of {len(order)}: {name}: {found[name][-1]['seconds']:.1f} s")
     return found
 
 
 def rates(one: Measured, count: int) -> dict[str, float]:
-    """Per second: images; candidates, failed ones too; candidates without start and end of the program."""
+    """Images and candidates per second; candidates without start and end of the program; the last two by processor."""
+    work = max(one["cpu_seconds"] - one["start_cpu_seconds"], 0.01)
     return {
         "images": one["states"]["images"] / one["seconds"],
         "candidates": count / one["seconds"],
         "between_requests": count / one["first_to_last_request"],
+        "cpu": count / one["cpu_seconds"],
+        "cpu_without_start": count / work,
     }
 
 
@@ -95,7 +107,13 @@ def results(
         ratios = {kind: sorted(a[kind] / b[kind] for a, b in pairs) for kind in mine[0]}
         medians = {
             key: statistics.median(one[key] for one in found[name])
-            for key in ("seconds", "to_first_request", "cpu_seconds", "server_cpu_seconds")
+            for key in (
+                "seconds",
+                "to_first_request",
+                "cpu_seconds",
+                "start_cpu_seconds",
+                "server_cpu_seconds",
+            )
         }
         peaks = {
             key: max(one[key] for one in found[name]) for key in ("peak_rss_mib", "peak_pss_mib")
@@ -117,8 +135,11 @@ def results(
 def speeds(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: ratios."""
     lines = [
-        "| crawl | images/s, times those of | ratio | lowest - highest | of candidates/s | without start and end |",
-        "|---|---|---:|---:|---:|---:|",
+        (
+            "| crawl | images/s, times those of | ratio | lowest - highest | of candidates/s | without start | "
+            "candidates per CPU s | without start |"
+        ),
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for one in found.values():
         ratios = one["ratios"]
@@ -127,8 +148,10 @@ def speeds(found: Mapping[str, Mapping[str, Any]]) -> str:
             found[one["beside"]]["label"],
             f"{statistics.median(ratios['images']):.2f}",
             f"{ratios['images'][0]:.2f} - {ratios['images'][-1]:.2f}",
-            f"{statistics.median(ratios['candidates']):.2f}",
-            f"{statistics.median(ratios['between_requests']):.2f}",
+            *(
+                f"{statistics.median(ratios[kind]):.2f}"
+                for kind in ("candidates", "between_requests", "cpu", "cpu_without_start")
+            ),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -137,8 +160,11 @@ def speeds(found: Mapping[str, Mapping[str, Any]]) -> str:
 def costs(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: what belongs to this machine."""
     lines = [
-        "| crawl | images | s | to the first request, s | images/s | CPU s | server's CPU s | peak RSS, MiB | PSS |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        (
+            "| crawl | images | s | to the first request, s | images/s | CPU s | "
+            "for start and end | server's CPU s | peak RSS, MiB | PSS |"
+        ),
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for one in found.values():
         cells = (
@@ -146,7 +172,10 @@ def costs(found: Mapping[str, Mapping[str, Any]]) -> str:
             f"{one['images']:,} of {one['candidates']:,}",
             *(f"{one[key]:.1f}" for key in ("seconds", "to_first_request")),
             f"{one['images_per_second']:.0f}",
-            *(f"{one[key]:.1f}" for key in ("cpu_seconds", "server_cpu_seconds")),
+            *(
+                f"{one[key]:.1f}"
+                for key in ("cpu_seconds", "start_cpu_seconds", "server_cpu_seconds")
+            ),
             *(f"{one[key]:.0f}" for key in ("peak_rss_mib", "peak_pss_mib")),
         )
         lines.append(f"| {' | '.join(cells)} |")

@@ -173,8 +173,16 @@ def write_pictures(source: str, count: int, side: int, folder: Path) -> None:
 
 
 def _real(path: Path, side: int) -> Iterator[bytes]:
-    import pyarrow.parquet as pq
     from PIL import Image
+
+    for data in _encoded(path):
+        with Image.open(io.BytesIO(data)) as image:
+            fits = image.format == "JPEG" and min(image.size) == side
+            yield data if fits and _dc_step(data) else _jpeg(image, side)
+
+
+def _encoded(path: Path) -> Iterator[bytes]:
+    import pyarrow.parquet as pq
 
     if not path.is_file():
         raise UserError(f"--images {path}: no such file; name another or ask for {SYNTHETIC}")
@@ -183,10 +191,12 @@ def _real(path: Path, side: int) -> Iterator[bytes]:
             raise UserError(f"--images {path}: it has no column 'image'; name another file")
         for batch in parquet.iter_batches(batch_size=256, columns=["image"]):
             for value in batch.column(0).to_pylist():
-                data: bytes = value["bytes"] if isinstance(value, dict) else value
-                with Image.open(io.BytesIO(data)) as image:
-                    fits = image.format == "JPEG" and min(image.size) == side
-                    yield data if fits and _dc_step(data) else _jpeg(image, side)
+                yield value["bytes"] if isinstance(value, dict) else value
+
+
+def encoded_images(path: Path, count: int) -> list[bytes]:
+    """The first `count` encoded pictures in the column `image` of a Parquet file."""
+    return list(islice(_encoded(path), count))
 
 
 def _jpeg(image: Image.Image, side: int) -> bytes:

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.naive_kd3 import Transform
-from webdistill.models.cifar import Classifier
-from webdistill.models.dreams import Anchor, Encoder
+from stages.distill.methods.augkd_networks import Anchor, Encoder
+from webdistill.models.classifier import Classifier
 
 Losses = dict[str, Tensor]
 RATE, ANCHOR_RATE = 1e-3, 1e-4  # of Adam
@@ -118,13 +118,15 @@ class NaiveAugKd:
         """What the generator learns from one batch of latent vectors [B, d]."""
         self.prepare({self.generator}, set())
         images = self.generator(z)
-        gaps: list[Tensor] = []
+        means: list[Tensor] = []
+        variances: list[Tensor] = []
 
         def note(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
             variance, mean = torch.var_mean(inputs[0], dim=[0, 2, 3], correction=0)
             assert norm.running_mean is not None
             assert norm.running_var is not None
-            gaps.append((mean - norm.running_mean).norm() + (variance - norm.running_var).norm())
+            means.append(mean - norm.running_mean)
+            variances.append(variance - norm.running_var)
 
         norms = [each for each in self.teacher.modules() if isinstance(each, nn.BatchNorm2d)]
         hooks = [norm.register_forward_hook(note) for norm in norms]
@@ -135,8 +137,8 @@ class NaiveAugKd:
         return {
             "adversarial": -kl(self.student(images), answer),
             "one_hot": F.cross_entropy(answer, answer.argmax(dim=1)),
-            "balance": 20 * (spread * spread.log()).sum(),
-            "statistics": torch.stack(gaps).sum(),
+            "balance": 20 * (spread * spread.log10()).sum(),
+            "statistics": torch.cat(means).norm() + torch.cat(variances).norm(),
         }
 
     def student_losses(self, z: Tensor, noise: Tensor) -> tuple[Losses, Losses]:
@@ -147,7 +149,7 @@ class NaiveAugKd:
             answer = self.teacher(images)
         mean, log_variance = self.encoder(images, answer.argmax(dim=1))
         drawn = mean + noise * torch.exp(0.5 * log_variance)
-        divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum() / len(z)
+        divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).mean()
         encoder = F.mse_loss(drawn, z) + 0.00025 * divergence
         return {"dream_kd": kl(self.student(images), answer)}, {"encoder": encoder}
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset
 from torchvision import transforms
 
 from benchmarks.plan import EPOCHS, MEAN, RATE, SIZE, SMALLEST, STD
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected
 
 Transform = Callable[[Image.Image], Tensor]

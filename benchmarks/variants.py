@@ -32,10 +32,10 @@ from stages.distill.loop import Run
 from stages.distill.methods import Batch, Method
 from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
-from stages.distill.training import pick_device
 from webdistill.core.errors import UserError
 from webdistill.images.views import Views
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
+from webdistill.models.device import pick_device
 from webdistill.models.precision import low_precision
 from webdistill.models.projected import Projected, map_side
 from webdistill.models.zoo import build
@@ -43,6 +43,8 @@ from webdistill.models.zoo import build
 Epoch = Callable[[], int]  # trains one epoch -> images trained on
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 VIEWS = 2  # distinct views where answers are kept: two, so that the next epoch draws a view anew
+# KD3 as the straightforward version has it: a choice every epoch, every image perturbed, no KL divergence
+PUBLISHED = {"reselect_every": 1, "contrast_share": 1.0, "kl": 0.0}
 
 
 @dataclass
@@ -75,7 +77,7 @@ def serve(
 def make(variant: Variant, setting: Setting, pixels: np.ndarray) -> Ready:
     """Networks, data and the function that trains an epoch."""
     torch.manual_seed(0)
-    device = pick_device(setting.device)
+    device = pick_device(setting.device, "device")
     settings = distill_settings(variant, setting, device)
     pool = torch.from_numpy(pixels).to(device)
     teacher = make_teacher(setting.teacher, pool, settings)
@@ -112,7 +114,7 @@ def distill_settings(variant: Variant, setting: Setting, device: torch.device) -
         "views": 0 if variant.answers == "always" else VIEWS,
         "precision": "bfloat16" if low else "float32",
         "device": setting.device,
-        "kd3": {**given["kd3"], "selection": variant.selection},
+        "kd3": {**given["kd3"], **PUBLISHED, "selection": variant.selection},
     }
     return Distill.model_validate(given | changes)
 
@@ -195,8 +197,8 @@ def _answer_all(run: Run) -> None:
     """Let the teacher answer every view of every image, as it has done after the first epochs."""
     rows = torch.arange(run.settings.batch_size, device=run.device)
     for view in range(run.settings.views):
-        run.answers(view, rows, run.views(view, rows))
-    if not run.answers.keeps:
+        run.feed.answers(view, rows, run.views(view, rows))
+    if not run.feed.answers.keeps:
         raise UserError("the teacher's answers are too many to be kept; lower --images-count")
 
 

@@ -3,58 +3,42 @@
 from __future__ import annotations
 
 import ast
+import os.path
 from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
+from webdistill.harness import closure as of_files
+
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("webdistill", "stages", "pipelines")
-GLUE = {ROOT / package / "__init__.py" for package in PACKAGES} | {
+GLUE = {ROOT / package / "__init__.py" for package in of_files.PACKAGES} | {
     ROOT / "webdistill/_torchvision.py"
 }
 
 
 def module_file(name: str) -> Path | None:
-    base = ROOT.joinpath(*name.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
-@cache
-def imports(path: Path) -> set[Path]:
-    """Files of this project that a file imports anywhere, functions included."""
-    found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        found |= {f for n in names if n.split(".")[0] in PACKAGES and (f := module_file(n))}
-    return found
+    return of_files.module_file(ROOT, name)
 
 
 def closure(start: Iterable[Path]) -> set[Path]:
-    """The files, what they import, what that imports, and so on."""
-    todo, seen = set(start), set[Path]()
-    while todo:
-        path = todo.pop()
-        if path not in seen:
-            seen.add(path)
-            todo |= imports(path)
-    return seen
+    """The files that decide bytes among the files, what they import, what that imports, and so on."""
+    return of_files.closure(ROOT, start)
 
 
 def of_stage(name: str) -> set[Path]:
     """All code of a stage of the main pipeline, which is what `python -m stages.NAME` may run."""
-    return set((ROOT / "stages" / name).rglob("*.py"))
+    return set(of_files.of_stage(ROOT, name))
 
 
 def covered(path: str | Path, deps: Collection[str]) -> bool:
     """Is the path, relative to the root, a dependency or inside one?"""
     return any(Path(path).is_relative_to(dep) for dep in deps)
+
+
+def from_root(study: str, dep: str) -> str:
+    """A path in pipelines/<study>/dvc.yaml as seen from the root; pipelines/.code is a folder of links to the code."""
+    path = os.path.normpath(f"pipelines/{study}/{dep}")
+    return path.removeprefix("pipelines/.code/")
 
 
 def outside(start: Iterable[Path], deps: Collection[str]) -> list[str]:

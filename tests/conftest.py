@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,15 +17,38 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("WEBDISTILL_TRACKING", "off")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's background job ignores it, and so would all it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """`make(folder)` in the first of pytest-xdist's workers that needs it; the others wait. -> the folder"""
+    place = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    folder, done = place / name / "project", place / name / "done"
+    folder.parent.mkdir(exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def small_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The real pipeline after `dvc repro` on a few candidates, committed. Shared: change a copy, `Project.copy`."""
-    from tests.small_project import create
+    from tests.small_project import Project, create
 
-    project = create(tmp_path_factory.mktemp("small") / "project")
-    project.run("dvc", "repro")
-    project.run("git", "add", "-A")
-    project.run("git", "commit", "-q", "-m", "First run")
-    return project
+    def make(root: Path) -> None:
+        project = create(root)
+        project.run("dvc", "repro")
+        project.run("git", "add", "-A")
+        project.run("git", "commit", "-q", "-m", "First run")
+
+    made = Project(once(tmp_path_factory, "small_project", make))
+    return made.copy(tmp_path_factory.mktemp("small") / "project")  # DVC locks the folder it is in

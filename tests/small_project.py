@@ -9,7 +9,6 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[1]
@@ -70,9 +69,11 @@ class Project:
             shutil.rmtree(self.root / folder, ignore_errors=True)
 
 
-def create(root: Path) -> Project:
+def create(root: Path, candidates: int = 60) -> Project:
     """The project before its first run, one commit old."""
-    ignore = shutil.ignore_patterns("__pycache__", "work", "cells", "dvc.yaml", "dvc.lock")
+    ignore = shutil.ignore_patterns(
+        "__pycache__", "work", "cells", "dvc.yaml", "dvc.lock", ".code", ".dvc"
+    )
     for folder in ("stages", "webdistill", "pipelines", "experiments"):
         if (ROOT / folder).exists():
             shutil.copytree(ROOT / folder, root / folder, ignore=ignore)
@@ -81,14 +82,15 @@ def create(root: Path) -> Project:
     for name in ("dvc.yaml", "params.yaml", "takedown.txt", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, root / name)
     for name in ("web.parquet", "truth.parquet"):
-        _cut(QUICKSTART / name, root / "data/quickstart" / name, 60)
+        _cut(QUICKSTART / name, root / "data/quickstart" / name, candidates)
     for name in ("images.parquet", "labels.parquet"):
         _cut(QUICKSTART / "test" / name, root / "data/quickstart/test" / name, 40)
     set_params(root, OVERRIDES)
     project = Project(root)
     project.run("git", "init", "-q")
     project.run("dvc", "init", "-q")
-    shutil.copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
+    for name in ("config", "plots.html"):
+        shutil.copy(ROOT / ".dvc" / name, root / ".dvc" / name)
     project.run("git", "add", "-A")
     project.run("git", "commit", "-q", "-m", "Start")
     return project
@@ -96,7 +98,7 @@ def create(root: Path) -> Project:
 
 def _cut(source: Path, target: Path, rows: int) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pq.read_table(source).take(pa.array(range(rows))), target)
+    pq.write_table(pq.read_table(source).slice(0, rows), target)
 
 
 def set_params(root: Path, overrides: list[str]) -> None:

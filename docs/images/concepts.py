@@ -12,14 +12,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
 STAGES = {  # in an order that the graph allows -> what each is known for
     "search": "candidates",
     "fetch": "pool, ledger",
     "embed": "CLIP vectors",
-    "score": "teacher's word",
+    "score": "teacher's logits",
     "filter": "kept, dropped",
     "select": "selection",
     "prototypes": "confounders",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from webdistill.core.errors import UserError
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 from webdistill.images.pool import load_images
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import Network, load_network

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.quickstart_data.test_set import image_id
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, remove, write_table
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 from webdistill.images.gate import decode
 from webdistill.images.pool import IMAGE_TYPE
 

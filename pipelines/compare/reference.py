@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from pipelines.labelled import train
 from pipelines.quickstart_data.teacher import MEAN, STD, accuracy
+from pipelines.shared.labelled import train
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_json
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "quickstart_data" / "work" / "cifar10.safetensors"

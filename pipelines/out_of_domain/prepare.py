@@ -32,7 +32,7 @@ from safetensors.numpy import save_file
 from pipelines.out_of_domain.readers import Source, open_source
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_table
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 from webdistill.images.gate import Rejected, decode, encode, open_image, pixel_id
 from webdistill.images.pool import IMAGE_TYPE, square
 

@@ -17,14 +17,14 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import track
-from pipelines.cell import flat, in_setting
-from pipelines.plot import dot_plot
-from pipelines.table import Cell, Comparison, compare, markdown
+from pipelines.shared import track
+from pipelines.shared.cell import flat, in_setting
+from pipelines.shared.plot import dot_plot
+from pipelines.shared.table import Cell, Comparison, compare, markdown
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
-from webdistill.core.params import read_yaml
-from webdistill.core.tracking import submit_all
+from webdistill.harness.params import read_yaml
+from webdistill.harness.spool import submit_all
 
 HERE = Path(__file__).parent
 PUBLISHED = """\
@@ -88,7 +88,7 @@ def read(pipeline: Path, settings: Mapping[str, Any]) -> Results:
         missing += found.missing
     if not cells:
         raise UserError(
-            f"no finished cell in {pipeline / 'cells'}; run `dvc repro {pipeline}/dvc.yaml` first"
+            f"no finished cell in {pipeline / 'cells'}; run `dvc --cd {pipeline.parent} repro {pipeline.name}/dvc.yaml`"
         )
     if len({cell.steps for cell in cells if cell.arm not in settings["unequal"]}) > 1:
         raise UserError("the settings' cells were not trained for equally many optimiser steps")
@@ -158,7 +158,7 @@ def _by_setting(results: Results) -> str:
 
 
 def _means(results: Results, baseline: str) -> str:
-    """The table of pipelines/table.py, best first, with every complete seed as one cell."""
+    """The table of pipelines/shared/table.py, best first, with every complete seed as one cell."""
     groups: dict[str, list[Cell]] = {}
     for row in results.means:
         cell = Cell(
@@ -207,7 +207,7 @@ def submit(
         for arm, change in own["arms"].items():
             arms[f"{name}-{arm}"] = placed | dict(flat(change))
     cells = [f"{row.setting}-{row.arm}-{row.seed}" for row in results.cells]
-    whole, *rest = track.records(pipeline, {**settings, "arms": arms}, cells, files)
+    whole, rest = track.records(pipeline, {**settings, "arms": arms}, cells, files)
     tops: dict[str, list[float]] = {}
     for row in results.means:
         tops.setdefault(f"{row.arm}.top1", []).append(row.top1)

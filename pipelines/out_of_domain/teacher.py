@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from pipelines.labelled import accuracy, train
+from pipelines.shared.labelled import accuracy, train
 from webdistill.core.errors import UserError
 from webdistill.core.files import remove
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 from webdistill.models.checkpoint import save_network
-from webdistill.models.cifar import parameters
+from webdistill.models.cost import parameters
 
 HERE = Path(__file__).parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, whatever the data set

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 FEWEST = 8

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
+from webdistill.commands.fit.measuring import Sources, measure
+from webdistill.commands.fit.signals import signals
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_json
-from webdistill.core.params import read_yaml
-from webdistill.core.stage import die_with_parent
-from webdistill.fit.measuring import Sources, measure
-from webdistill.fit.signals import signals
+from webdistill.harness.lifetime import die_with_parent
+from webdistill.harness.params import read_yaml
 from webdistill.models.checkpoint import load_network
 
 HERE = Path(__file__).parent

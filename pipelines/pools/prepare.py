@@ -23,7 +23,7 @@ from pipelines.compare.prepare import test_tables, write_teacher
 from pipelines.pools import pictures
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table, remove, write_table
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 PACS = ("photo", "art_painting", "sketch")

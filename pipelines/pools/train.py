@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from pipelines.cell import flat
-from pipelines.labelled import accuracy
+from pipelines.shared.cell import flat
+from pipelines.shared.labelled import accuracy
 from stages.distill.loop import Run
 from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table, write_json
-from webdistill.core.params import load, read_yaml
-from webdistill.core.stage import die_with_parent
+from webdistill.harness.lifetime import die_with_parent
+from webdistill.harness.params import load, read_yaml
 from webdistill.images.pool import load_images
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import load_network

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from pipelines.quickstart_clip.names import Taxonomy, WordNet
 from pipelines.quickstart_clip.text import TEMPLATES
 from webdistill.core.files import sha256_file
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "data" / "quickstart" / "clip"

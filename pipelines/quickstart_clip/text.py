@@ -22,7 +22,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional as F
 
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 TEMPLATES = [

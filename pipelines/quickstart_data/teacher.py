@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipelines.quickstart_data.classes import CLASSES
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 from webdistill.models.checkpoint import save_network
-from webdistill.models.cifar import Classifier, parameters
+from webdistill.models.classifier import Classifier
+from webdistill.models.cost import parameters
 from webdistill.models.zoo import build
 
 HERE = Path(__file__).parent

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from pipelines.quickstart_data.shifts import encode
 from webdistill.core.files import write_table
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "data" / "quickstart" / "test"

@@ -26,7 +26,7 @@ from pipelines.quickstart_data.listing import listing
 from pipelines.quickstart_data.stock import Stock, apportion, long_tail, twins
 from pipelines.quickstart_data.test_set import choose, image_id
 from webdistill.core.files import write_table
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "data" / "quickstart"

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from stages.distill import ranks
+from stages.distill.forward import Forward
+from stages.distill.history import Row
 from stages.distill.methods import Batch, Method
 from stages.distill.params import DeconfoundSettings, DrawnSettings
 from webdistill.core.errors import UserError
-from webdistill.models.cifar import Classifier
-from webdistill.models.compensation import Compensation
+from webdistill.models.classifier import Classifier
+from webdistill.models.compensation import Compensation, constant
 
 CHUNK = 256  # images drawn and looked at together
+MEASURED = 1024  # images of the pool that a compensation is measured on
+PARTS = ("compensation_constant", "compensation_by_image")  # columns of the curve
 PAIRS = 5  # of steps with and without compensation that are timed
 
 
@@ -35,19 +38,12 @@ class Dictionary:
     prototypes: Tensor
     prior: Tensor
 
-    @property
-    def random(self) -> Dictionary:
-        """The control: normal numbers with every dimension's mean and standard deviation over the prototypes.
-
-        Drawn from torch's global generator, which the stage has seeded.
-        """
-        noise = torch.randn(self.prototypes.shape)
-        mean, deviation = self.prototypes.mean(0), self.prototypes.std(0, unbiased=False)
-        return replace(self, prototypes=mean + deviation * noise)
-
 
 def read_dictionary(path: Path) -> Dictionary:
     """The output of stage `prototypes`. Raises UserError when it is none."""
+    from safetensors import SafetensorError  # here: the loop runs where no more than torch is
+    from safetensors.torch import load_file
+
     try:
         tensors = load_file(path)
         found = Dictionary(tensors["prototypes"], tensors["prior"])
@@ -65,11 +61,16 @@ def read_dictionary(path: Path) -> Dictionary:
 def attach(
     method: Method, settings: DeconfoundSettings, dictionary: Dictionary | None, teacher_width: int
 ) -> Compensation:
-    """Compensate the method's student from now on. `dictionary` may only be missing when it will be drawn.
+    """Compensate the method's student from now on. `dictionary`: missing when it will be drawn, or is `constant`.
 
     Raises UserError when it is to be drawn in more dimensions than the teacher has features.
     """
     student = method.student()
+    if settings.dictionary == "constant":
+        bias = torch.zeros(student.compensated, device=student.fc.weight.device)
+        student.compensation = compensation = constant(bias, settings.fuse)
+        compensation.averaged = ranks.averaged
+        return compensation
     if settings.dictionary == "drawn":
         count, width = settings.drawn.count, teacher_width
         if settings.drawn.dims > width:
@@ -81,11 +82,17 @@ def attach(
         assert dictionary is not None
         count, width = dictionary.prototypes.shape
     student.compensation = compensation = student.new_compensation(
-        count, width, settings.query, settings.attention, settings.prior
+        count,
+        width,
+        settings.query,
+        settings.attention,
+        settings.prior,
+        settings.fuse,
+        settings.centre,
     )
+    compensation.averaged = ranks.averaged
     if dictionary is not None and settings.dictionary != "drawn":
-        shown = dictionary.random if settings.dictionary == "random" else dictionary
-        compensation.set_dictionary(shown.prototypes, shown.prior)
+        compensation.set_dictionary(dictionary.prototypes, dictionary.prior)
     return compensation.to(student.fc.weight.device)
 
 
@@ -96,6 +103,22 @@ class DrawnDictionary:
         self, settings: DrawnSettings, seed: int, features: Callable[[Tensor], Tensor]
     ) -> None:
         self.settings, self.seed, self.features = settings, seed, features
+
+    @classmethod
+    def wanted(
+        cls, settings: DeconfoundSettings, seed: int, features: Callable[[Tensor], Tensor]
+    ) -> DrawnDictionary | None:
+        """With `deconfound.dictionary: drawn`; `features`: images [B, 3, H, W] -> the teacher's, [B, d]."""
+        drawn = settings.enabled and settings.dictionary == "drawn"
+        return cls(settings.drawn, seed, features) if drawn else None
+
+    def refresh(self, method: Method, epoch: int) -> None:
+        """Give the method's student a new dictionary if epoch `epoch` begins with one."""
+        if self.due(epoch):
+            compensation = method.student().compensation
+            assert compensation is not None
+            found = self.draw(method, epoch)
+            compensation.set_dictionary(found.prototypes, found.prior)
 
     def due(self, epoch: int) -> bool:
         """Whether epoch `epoch` (from 0) begins with a new dictionary."""
@@ -124,6 +147,52 @@ class DrawnDictionary:
             torch.from_numpy(group_means(found, clusters.labels, settings.count)),
             torch.from_numpy((members / len(found)).astype(np.float32)),
         )
+
+
+class Gauge:
+    """Looks at a compensation over images of the pool, or over the method's own where it uses no pool."""
+
+    def __init__(self, forward: Forward, seed: int) -> None:
+        self.forward, self.seed = forward, seed
+
+    def measure(self, method: Method, epoch: int) -> Row:
+        """Of what is added: root mean square of its mean over the images, and of what is left of it for each image.
+
+        The mean is kept in the compensation: evaluate adds it alone, to see whether more than a constant was learned.
+        """
+        student = method.student()
+        compensation, was_training = student.compensation, student.training
+        assert compensation is not None
+        student.eval()
+        added = self._look(method, epoch)
+        student.train(was_training)
+        mean = added.mean(0)
+        compensation.mean.copy_(mean)
+        rest = (added - mean).square().mean().sqrt()
+        return dict(zip(PARTS, (float(mean.square().mean().sqrt()), float(rest)), strict=True))
+
+    @torch.no_grad()
+    def _look(self, method: Method, epoch: int) -> Tensor:
+        """-> what is added [n, outputs], float64."""
+        student = method.student()
+        assert student.compensation is not None
+        parts: list[Tensor] = []
+        hook = student.compensation.register_forward_hook(
+            lambda _, __, found: parts.append(found.double())
+        )
+        try:
+            for images in self.images(method, epoch):
+                with self.forward.autocast():
+                    student(images)
+        finally:
+            hook.remove()
+        return torch.cat(parts)
+
+    def images(self, method: Method, epoch: int) -> Iterable[Tensor]:
+        """Those that it looks at after epoch `epoch`: of the pool as `Forward.spread` has them, or the method's."""
+        if method.needs_pool:
+            return self.forward.spread(MEASURED)
+        return method.draw(MEASURED, np.random.default_rng([self.seed, epoch, 3])).split(CHUNK)
 
 
 def overhead(

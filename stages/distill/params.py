@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, model_validator
 
+from stages.distill.synthesis_params import CmiSettings, DaflSettings, DeepInvSettings, FastSettings
 from webdistill.core.errors import UserError
-from webdistill.core.params import Section
-from webdistill.models.names import Attention, Precision, Query, parse
+from webdistill.core.section import Section
+from webdistill.models.names import Attention, Fuse, Precision, Query, parse
 
+METHODS = Literal[
+    "kd", "dfnd", "simkd", "kd3", "mosaic", "odsd", "augkd", "supervised", "dafl", "fast", "cmi", "deepinv",
+]  # fmt: skip
+# What `null` stands for. Losses of features are shares of the teacher's variance, so one rate serves every pair.
+LOGITS_LR, FEATURE_LR, SGD_DECAY = 0.1, 1.0, 5e-4
+MUON_LR, MUON_DECAY = 0.007, 0.05
+TEMPERATURE, AUGKD_TEMPERATURE = 4.0, 10.0  # AuG-KD as released
+PLAIN = "kd"  # the method whose student is the network alone
+PRETRAINED = "pretrained"  # student_weights: those that torchvision or timm has
+BYTELESS = {"images"}  # decide no byte of any output, so they are in no key
 Uncertainty = Literal["energy", "max_softmax"]
-DRAWING = ("mosaic", "augkd")  # methods that make images, see Method.draws
-Weighting = Literal["disagreement", "agreement", "none"]
+SYNTHESIS_TEMPERATURE, SYNTHESIS_STEPS = (
+    20.0,
+    100,
+)  # of methods without a pool, as released; an epoch's steps
+POOL_FREE = ("dafl", "fast", "cmi", "deepinv")  # see Method.needs_pool
+ROUNDS = ("fast", "cmi", "deepinv")  # methods whose images one process makes, in rounds
+DRAWING = ("mosaic", "augkd", *POOL_FREE)  # methods that make images, see Method.draws
+Weighting = Literal["disagreement", "agreement", "standardised", "none"]
+
+
+class Rates(NamedTuple):
+    """How the student's weights are changed."""
+
+    optimizer: Literal["sgd", "muon"]
+    lr: float
+    weight_decay: float
+
+
+class NoOptions(Section):
+    """Of a method that has none of its own: DVC watches the section that is named like the method."""
+
+
+LateKl = Annotated[
+    float,
+    Field(
+        ge=0, description="weight of the KL divergence at the end, growing from 0 with the epochs"
+    ),
+]
+
+
+class SimKdSettings(Section):
+    """Options of `method: simkd`."""
+
+    kl: LateKl
 
 
 class Kd3Settings(Section):
@@ -31,7 +74,10 @@ class Kd3Settings(Section):
     ]
     weighting: Annotated[
         Weighting,
-        Field(description="weight images up where student and teacher disagree, or agree"),
+        Field(
+            description="of images in the feature loss: up where student and teacher disagree, or agree, as published; "
+            "standardised: disagreement relative to the batch's"
+        ),
     ]
     mixdistribution: Annotated[
         bool, Field(description="contrastive block on views with mixed channel statistics")
@@ -41,6 +87,14 @@ class Kd3Settings(Section):
         Field(description="perturbed student against the teacher, or against the student itself"),
     ]
     contrast_weight: Annotated[float, Field(ge=0, description="factor of the contrastive loss")]
+    contrast_share: Annotated[
+        float, Field(gt=0, le=1, description="share of the batch that the block perturbs")
+    ]
+    kl: LateKl
+
+    def perturbed(self, batch_size: int) -> int:
+        """Images of a batch that the contrastive block perturbs."""
+        return max(2, round(self.contrast_share * batch_size))
 
 
 class DfndSettings(Section):
@@ -101,10 +155,21 @@ class AugKdSettings(Section):
     uncertainty: Annotated[
         Uncertainty, Field(description="of the teacher on an anchor: -logsumexp, or 1 - max p")
     ]
+    mask_start: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        Field(description="mean of the class masks to begin with; null = 1 - mask_ratio"),
+    ]
+    anchor_lr: Annotated[float, Field(gt=0, le=1, description="Adam's rate for mask and mapping")]
+    encoder_lr: Annotated[float, Field(gt=0, le=1, description="Adam's rate for the encoder")]
     teacher_weight: Annotated[
         float,
         Field(ge=0, le=1, description="of the teacher's answers in the last module; rest: labels"),
     ]
+
+    @property
+    def masked(self) -> float:
+        """`mask_start`, or the share of dimensions that the mask's penalty asks for."""
+        return 1 - self.mask_ratio if self.mask_start is None else self.mask_start
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -137,22 +202,24 @@ class DrawnSettings(Section):
 class DeconfoundSettings(Section):
     """KDCI, for any method."""
 
-    enabled: Annotated[bool, Field(description="compensate the student's answers in all losses")]
     dictionary: Annotated[
-        Literal["prototypes", "drawn", "random"],
+        Literal["none", "prototypes", "drawn", "random", "constant"],
         Field(
-            description="of stage prototypes, of images that the method makes, or noise of equal size (control)"
+            description="what all losses are compensated with: nothing, the prototypes of stage prototypes, "
+            "those of images that the method makes, noise of equal size, or one trained bias per class (controls)"
         ),
     ]
+    centre: Annotated[bool, Field(description="subtract the dictionary's mean from its vectors")]
+    fuse: Annotated[Fuse, Field(description="s + W_z F, or W_h s + W_z F with a trained W_h")]
     attention: Annotated[
         Attention, Field(description="over prototypes; random: the same for every image")
     ]
     query: Annotated[Query, Field(description="what attends: the student's raw logits or features")]
     prior: Annotated[bool, Field(description="weight prototypes by their share of the images")]
     lr: Annotated[
-        float,
+        Annotated[float, Field(gt=0, le=10)] | None,
         Field(
-            gt=0, le=10, description="peak rate of the compensation's SGD, whatever the method's"
+            description="peak rate of the compensation's SGD, null = 1 where maps are learned, else 0.1"
         ),
     ]
     inference: Annotated[
@@ -161,22 +228,56 @@ class DeconfoundSettings(Section):
     ]
     drawn: Annotated[DrawnSettings, Field(description="options of dictionary drawn")]
 
+    @property
+    def enabled(self) -> bool:
+        return self.dictionary != "none"
+
 
 class Distill(Section):
     """Student, method and schedule."""
 
     method: Annotated[
-        Literal["kd", "dfnd", "simkd", "kd3", "mosaic", "odsd", "augkd", "supervised"],
+        METHODS,
         Field(description="distillation method; its options are in the section of its name"),
     ]
     student: Annotated[str, Field(description="architecture, see webdistill.models.names")]
+    student_weights: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(
+            description="what the student starts from: a file (.safetensors, .pt), a folder with config.json, or "
+            "`pretrained`: the library's own; null = fresh"
+        ),
+    ]
     epochs: Annotated[int, Field(ge=1, le=10_000, description="epochs of steps_per_epoch steps")]
     steps_per_epoch: Annotated[
         Annotated[int, Field(ge=1)] | None,
-        Field(description="optimiser steps of an epoch; null = selected images / batch_size"),
+        Field(
+            description="optimiser steps of an epoch; null = selected images / batch_size, "
+            "100 where the method makes all images"
+        ),
+    ]
+    images: Annotated[
+        Literal["auto", "memory", "encoded"],
+        Field(
+            description="kept as pixels in memory, or encoded and decoded when needed: the same student; auto: by size"
+        ),
     ]
     batch_size: Annotated[int, Field(ge=2, le=65_536, description="images per step")]
-    lr: Annotated[float, Field(gt=0, le=10, description="peak learning rate of SGD")]
+    holdout: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.5,
+            description="share of the selection that is never trained on, only measured",
+        ),
+    ]
+    optimizer: Annotated[
+        Literal["sgd", "muon"] | None, Field(description="null = the method's own")
+    ]
+    lr: Annotated[
+        Annotated[float, Field(gt=0, le=10)] | None,
+        Field(description="peak learning rate; null = the method's own, for its optimizer"),
+    ]
     decay: Annotated[
         Literal["cosine", "steps"],
         Field(
@@ -185,13 +286,23 @@ class Distill(Section):
     ]
     warmup_epochs: Annotated[float, Field(ge=0, description="linear warm-up, epochs")]
     weight_decay: Annotated[
-        float, Field(ge=0, le=1, description="L2 on matrices and kernels, not on BN or bias")
+        Annotated[float, Field(ge=0, le=1)] | None,
+        Field(description="on matrices and kernels, not on BN or bias; null = the optimizer's own"),
     ]
     temperature: Annotated[
-        float, Field(gt=0, le=100, description="softens both distributions; loss times T^2")
+        Annotated[float, Field(gt=0, le=100)] | None,
+        Field(description="softens both distributions; loss times T^2; null = the method's own"),
     ]
     min_scale: Annotated[
         float, Field(gt=0, le=1, description="smallest area of a random crop, share of image")
+    ]
+    shift: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.5,
+            description="largest move beyond the border, share of the side; mirrored there",
+        ),
     ]
     mixup: Annotated[
         float,
@@ -213,13 +324,87 @@ class Distill(Section):
     device: Annotated[
         Literal["auto", "cpu", "cuda"], Field(description="auto = cuda where there is one")
     ]
+    processes: Annotated[
+        Annotated[int, Field(ge=1, le=256)] | Literal["gpus"],
+        Field(
+            description="that train together on this machine, each on its share of every batch; gpus = one for each "
+            "CUDA device; the count decides bytes"
+        ),
+    ]
 
+    kd: Annotated[NoOptions, Field(description="method kd has no options of its own")]
+    simkd: Annotated[SimKdSettings, Field(description="options of method simkd")]
+    supervised: Annotated[NoOptions, Field(description="supervised has no options of its own")]
     kd3: Annotated[Kd3Settings, Field(description="options of method kd3")]
     dfnd: Annotated[DfndSettings, Field(description="options of method dfnd")]
     mosaic: Annotated[MosaicSettings, Field(description="options of method mosaic")]
     odsd: Annotated[OdsdSettings, Field(description="options of method odsd")]
     augkd: Annotated[AugKdSettings, Field(description="options of method augkd")]
+    dafl: Annotated[DaflSettings, Field(description="options of method dafl")]
+    fast: Annotated[FastSettings, Field(description="options of method fast")]
+    cmi: Annotated[CmiSettings, Field(description="options of method cmi")]
+    deepinv: Annotated[DeepInvSettings, Field(description="options of method deepinv")]
     deconfound: Annotated[DeconfoundSettings, Field(description="KDCI, for any method")]
+
+    @property
+    def rates(self) -> Rates:
+        """Optimizer, rate and weight decay; what is null is the method's own, and the optimizer's."""
+        optimizer = self.optimizer or ("muon" if self._features else "sgd")
+        lr, decay = (self._sgd, SGD_DECAY) if optimizer == "sgd" else (MUON_LR, MUON_DECAY)
+        return Rates(
+            optimizer,
+            lr if self.lr is None else self.lr,
+            decay if self.weight_decay is None else self.weight_decay,
+        )
+
+    @property
+    def compensation_lr(self) -> float:
+        """`deconfound.lr`, or that of SGD for the method's kind of loss."""
+        return self._sgd if self.deconfound.lr is None else self.deconfound.lr
+
+    @property
+    def _sgd(self) -> float:
+        return FEATURE_LR if self._features else LOGITS_LR
+
+    @property
+    def _features(self) -> bool:
+        """Whether the student imitates maps."""
+        return self.method == "simkd" or (self.method == "kd3" and self.kd3.shared_classifier)
+
+    @property
+    def softness(self) -> float:
+        """`temperature`, or the method's own."""
+        own = AUGKD_TEMPERATURE if self.method == "augkd" else TEMPERATURE
+        if self.method in POOL_FREE:
+            own = SYNTHESIS_TEMPERATURE
+        return own if self.temperature is None else self.temperature
+
+    def decisive(self) -> dict[str, Any]:
+        """All that this run depends on, as in dvc.yaml."""
+        return self.model_dump(exclude=self.idle())
+
+    def idle(self) -> set[str]:
+        """Keys on which this run does not depend, the options of other methods among them."""
+        return {each for each in get_args(METHODS) if each != self.method} | BYTELESS
+
+    def unshared(self, processes: int) -> str | None:
+        """Why so many processes cannot share this training, as a sentence that names the keys; None where they can."""
+        if processes == 1:
+            return None
+        if self.method in ROUNDS:
+            return f"{self.method} makes its images in rounds of one process; set processes: 1"
+        if self.batch_size % processes:
+            return (
+                f"batch_size = {self.batch_size} does not divide by processes = {processes}, which take equal shares "
+                "of a batch; change one of them"
+            )
+        perturbed = self.kd3.perturbed(self.batch_size)
+        if self.method == "kd3" and self.kd3.mixdistribution and perturbed % processes:
+            return (
+                f"kd3.contrast_share = {self.kd3.contrast_share:g} of batch_size = {self.batch_size} is {perturbed} "
+                f"images, which do not divide by processes = {processes}; change one of them"
+            )
+        return None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -227,16 +412,20 @@ class Distill(Section):
             raise ValueError(
                 f"warmup_epochs = {self.warmup_epochs:g} is more than epochs = {self.epochs}; lower it"
             )
+        if self.processes == "gpus" and self.method in ROUNDS:
+            raise ValueError(self.unshared(2))
+        if self.processes != "gpus" and (trouble := self.unshared(self.processes)):
+            raise ValueError(trouble)
         if self.mixup and self.method in ("augkd", "supervised"):
             raise ValueError(
                 f"mixup = {self.mixup:g} mixes images of several classes, which {self.method} learns; set it to 0"
             )
         plug_in = self.deconfound
-        if plug_in.enabled and plug_in.dictionary == "drawn" and self.method not in DRAWING:
+        if plug_in.dictionary == "drawn" and self.method not in DRAWING:
             raise ValueError(
                 f"deconfound.dictionary = drawn, but {self.method} draws no images of its own; set it to prototypes"
             )
-        if plug_in.enabled and plug_in.dictionary == "drawn" and plug_in.drawn.start >= self.epochs:
+        if plug_in.dictionary == "drawn" and plug_in.drawn.start >= self.epochs:
             raise ValueError(
                 f"deconfound.drawn.start = {plug_in.drawn.start} leaves none of epochs = {self.epochs} with a "
                 "dictionary; lower it"
@@ -248,7 +437,11 @@ class Distill(Section):
                 "last module; raise epochs"
             )
         try:
-            parse(self.student)
+            family = parse(self.student).family
         except UserError as error:
             raise ValueError(f"student: {error}") from None
+        if self.student_weights == PRETRAINED and family not in ("torchvision", "timm"):
+            raise ValueError(
+                f"student_weights = {PRETRAINED}, but {self.student} is no network of torchvision or timm; name a file"
+            )
         return self

@@ -1,7 +1,7 @@
 """Checkpoints at the ends of a method's phases. They outlive the run: a later phase can be run again with new settings.
 
 Each lies under a key of all that decides it: code, inputs, device, and the settings but for those of which the method
-says that they decide nothing so early. Cells that differ in these alone share them.
+says that they decide nothing so early (`Method.undecided`). Cells that differ in these alone share them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import os
 import time
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from stages.distill import ranks
 from stages.distill.loop import Run
-from webdistill.core.stage import Stage
-from webdistill.core.tracking import code_digest
+from stages.distill.params import Distill
+from webdistill.harness.stage import Stage
 
 MOST = 16  # checkpoints kept, the latest used
 STALE = 3600.0  # seconds after which an unfinished one has no writer
@@ -36,22 +38,27 @@ def places(stage: Stage, run: Run) -> dict[int, Path]:
 
 def _place(stage: Stage, run: Run, phase: int) -> Path:
     undecided = run.method.undecided(phase)
-    settings = run.settings.model_dump(exclude={"augkd", "deconfound"})
-    for section in ("augkd", "deconfound"):
-        for key, value in getattr(run.settings, section).model_dump().items():
-            settings[f"{section}.{key}"] = value
     facts = (
-        code_digest(Path(__file__).parents[2], "stages/distill", "webdistill"),
-        {key: value for key, value in settings.items() if key not in undecided},
+        stage.code_digest(),
+        {key: value for key, value in _settings(run.settings).items() if key not in undecided},
         stage.task.model_dump(include={"seed", "threads", "classes", "image_size"}),
         sorted(stage.inputs.values()),
-        (str(run.device), run.low_precision),
+        (str(run.device), run.forward.low_precision, ranks.count()),
         torch.__version__,
     )
     key = hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()[:24]
     folder = stage.root / ".work" / "phases"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{run.settings.method}-{phase}-{key}.pt"
+
+
+def _settings(settings: Distill) -> dict[str, Any]:
+    """Every setting by its key, such as "lr" and "deconfound.prior", but for options of methods not chosen."""
+    found: dict[str, Any] = {}
+    for name, value in settings.decisive().items():
+        inner = value.items() if isinstance(value, dict) else ()
+        found |= {f"{name}.{key}": each for key, each in inner} or {name: value}
+    return found
 
 
 def latest(found: dict[int, Path]) -> Path | None:

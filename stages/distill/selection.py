@@ -13,15 +13,16 @@ CUTOFF = 0.95  # confidence asked of the most frequent pseudo-class
 
 
 def mixing_weight(epoch: int, epochs: int, tail: Tail) -> float:
-    """Share of the teacher's logits in the mixture: a(e) = 1 - exp(-5 ((e + 1) / (2E/3) - 1)^2), then 0.
+    """Share of the teacher's logits in the mixture: a(e) = 1 - exp(-5 ((e + E/240) / (2E/3) - 1)^2), then 0.
 
-    Published for E = 240 with 160 and 120 in place of 2E/3 and E/2. `drop`: 0 from E/2 on, as released (there a jumps
-    from .27 to 0); `continuous`: the curve runs on to its zero at 2E/3 and stays there.
+    Published for E = 240, where it reads (e + 1) / 160; here the whole curve goes by the fraction of the run, so that a
+    short one, too, begins with the teacher. `drop`: 0 from E/2 on, as released (there a jumps from .27 to 0);
+    `continuous`: the curve runs on to its zero at 2E/3 and stays there.
     """
     end = epochs / 2 if tail == "drop" else epochs * 2 / 3
     if epoch >= end:
         return 0.0
-    return 1 - math.exp(-5 * ((epoch + 1) / (epochs * 2 / 3) - 1) ** 2)
+    return 1 - math.exp(-5 * ((epoch + epochs / 240) / (epochs * 2 / 3) - 1) ** 2)
 
 
 def cutoffs(pseudo_class: Tensor, classes: int) -> Tensor:

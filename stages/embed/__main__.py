@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from webdistill.core.stage import Stage, run
+from webdistill.harness.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
     """Pool -> embeddings shard by shard -> scores against the class names."""
-    import importlib.metadata
     import json
     import shutil
 
@@ -15,6 +14,8 @@ def main(stage: Stage) -> None:
 
     from stages.embed import embedding, scoring
     from webdistill.core import files
+    from webdistill.engine import machine, running
+    from webdistill.engine.jobs import Job
     from webdistill.models import clip
 
     task, settings = stage.task, stage.params
@@ -26,22 +27,22 @@ def main(stage: Stage) -> None:
     unsafe = scoring.unsafe_texts(model, settings.unsafe_texts, texts)
 
     own = {name: sha for name, sha in stage.inputs.items() if name != "data/fetch/pool"}
-    versions = [importlib.metadata.version(name) for name in ("open_clip_torch", "pillow", "torch")]
-    scratch = stage.scratch(own, versions, str(model.device))  # shards have keys of their own
-    made, tables = {}, []
-    for shard in shards:
+    scratch = stage.scratch(own, machine.facts(model.device.type))  # shards have keys of their own
+    made = {shard: embedding.target(model, shard, scratch) for shard in shards}
+    jobs = [
+        Job(shard, path, files.read_table(shard, ["id"]).num_rows) for shard, path in made.items()
+    ]
+    running.run(stage, embedding.task(model, settings, task.threads), jobs)
+    tables = []
+    for shard, path in made.items():
         labels = files.read_table(shard, ["id", "query"])
-        path, old = embedding.embed_shard(model, shard, scratch, task.threads, stage.progress)
-        if old:
-            stage.log(f"{shard.name}: {labels.num_rows:,} embeddings kept from an earlier run")
-        made[shard.name] = path
         vectors = embedding.read_embeddings(path)
         tables.append(scoring.score_shard(labels, vectors, texts, task.classes, unsafe))
 
     with stage.output("embeddings") as folder:
         folder.mkdir()
-        for name, path in made.items():
-            shutil.copyfile(path, folder / name)
+        for shard, path in made.items():
+            shutil.copyfile(path, folder / shard.name)
     scores = pa.concat_tables(tables) if tables else scoring.EMPTY
     header = {
         name: json.dumps(value)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import socket
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,19 +20,23 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from stages.embed.params import Embed
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_table, sha256_file, sync, write_table
-from webdistill.images.gate import decode
+from webdistill.core.files import read_table, sha256_file, write_table
+from webdistill.engine.jobs import Facts, Function, Task
+from webdistill.images.pool import read_files
+from webdistill.images.stored import decode
+from webdistill.models import clip
 from webdistill.models.clip import BATCH, ClipModel
 
 Vectors = NDArray[np.float32]
-Watch = Callable[..., Iterable[Vectors]]  # (batches, total=, size=) -> the same batches
 
 
-def embed_files(model: ClipModel, files: Sequence[bytes], threads: int) -> Iterator[Vectors]:
+def embed_files(model: ClipModel, files: Iterable[bytes], threads: int) -> Iterator[Vectors]:
     """Encoded RGB images -> unit vectors [B, d] float32, batch after batch, in order."""
     before = torch.get_num_threads()
-    batches = iter([files[i : i + BATCH] for i in range(0, len(files), BATCH)])
+    stream = iter(files)
+    batches = iter(lambda: list(islice(stream, BATCH)), [])  # read as they are wanted
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as workers:
         try:
             waiting = [workers.submit(_embed, model, b) for b in islice(batches, threads + 2)]
@@ -47,39 +52,49 @@ def _embed(model: ClipModel, files: Sequence[bytes]) -> Vectors:
     return model.encode_images([decode(data) for data in files]).numpy()
 
 
-def embed_shard(
-    model: ClipModel, shard: Path, folder: Path, threads: int, watch: Watch
-) -> tuple[Path, bool]:
-    """Embed one pool shard into `folder`, unless the same shard was embedded there by the same model before.
+def embedder(facts: Facts) -> Function:
+    """The same on another machine. Raises UserError when the names give another model there."""
+    model = clip.load(facts["model"], facts["pretrained"], precision=facts["header"]["precision"])
+    for name, value in facts["header"].items():
+        if model.header[name] != value:
+            raise UserError(
+                f"embed.model {facts['model']!r} has another {name} on {socket.gethostname()}; copy the files of the "
+                "model there"
+            )
+    return partial(embed_shard, model, 1)
 
-    -> the file, and whether it was there already. `watch` sees the batches pass by.
-    """
+
+def task(model: ClipModel, settings: Embed, threads: int) -> Task:
+    """What is done to a shard, here and elsewhere."""
+    facts = {
+        "device": model.device.type,
+        "model": settings.model,
+        "pretrained": settings.pretrained,
+        "header": dict(model.header),
+    }
+    return Task(embedder, facts, partial(embed_shard, model, threads))
+
+
+def target(model: ClipModel, shard: Path, folder: Path) -> Path:
+    """Where the embeddings of these bytes by this model are kept."""
     state = json.dumps([dict(model.header), sha256_file(shard)], sort_keys=True)
-    key = hashlib.sha256(state.encode()).hexdigest()[:16]
-    done = folder / f"{shard.stem}-{key}.parquet"
-    if _whole(done):
-        return done, True
-    table = read_table(shard, ["id", "image"])
-    files = [image["bytes"] for image in table["image"].to_pylist()]
-    parts = list(watch(embed_files(model, files, threads), total=len(files), size=len))
-    vectors = np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
-    if not np.isfinite(vectors).all():
-        raise UserError(
-            f"embed.model {model.header['model']!r} gives non-finite vectors; try precision: float32"
-        )
-    half = done.with_suffix(".partial")
-    write_table(shard_table(table["id"], vectors), half, dict(model.header))
-    sync(half)
-    os.replace(half, done)
-    return done, False
+    return folder / f"{shard.stem}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.parquet"
 
 
-def _whole(path: Path) -> bool:
-    try:
-        read_table(path)
-    except UserError:  # not there yet, or damaged on the disk
-        return False
-    return True
+def embed_shard(model: ClipModel, threads: int, shard: Path, target: Path) -> Iterator[int]:
+    """Embed one pool shard into the file `target`; yields images done."""
+    ids = read_table(shard, ["id"])["id"]
+    files = (data for part in read_files(shard) for data in part.to_pylist())
+    parts = []
+    for vectors in embed_files(model, files, threads):
+        if not np.isfinite(vectors).all():
+            raise UserError(
+                f"embed.model {model.header['model']!r} gives non-finite vectors; try precision: float32"
+            )
+        parts.append(vectors)
+        yield len(vectors)
+    whole = np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
+    write_table(shard_table(ids, whole), target, dict(model.header))
 
 
 def shard_table(ids: pa.ChunkedArray, vectors: Vectors) -> pa.Table:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from webdistill.core.params import Section
+from webdistill.core.section import Section
 
 
 class Embed(Section):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ from webdistill.models.clip import ClipModel
 Doubles = NDArray[np.float64]
 # What an image may be beside the classes: else all that is none of them would count as unsafe.
 NEUTRAL = ("a photo", "a photo of a person", "a drawing", "a screenshot with text", "a landscape")
+SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 EMPTY = pa.schema(
     [
         ("id", pa.string()),
@@ -23,18 +26,24 @@ EMPTY = pa.schema(
         ("score", pa.float32()),
         ("margin", pa.float32()),
         ("unsafe", pa.float32()),
+        ("other_score", pa.float32()),
+        ("other_margin", pa.float32()),
     ]
 ).empty_table()
 
 
 @dataclass(frozen=True)
 class Scores:
-    """query_class, clip_class int32 [N]; score, margin float32 [N]. query_class -1: the query names no class."""
+    """query_class, clip_class int32 [N]; score, margin float32 [N]. query_class -1: the query names no class.
+
+    `other`: score and margin [N] of the same images under a keyword that is not theirs, see `other_classes`.
+    """
 
     query_class: NDArray[np.int32]
     clip_class: NDArray[np.int32]
     score: NDArray[np.float32]
     margin: NDArray[np.float32]
+    other: tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def class_embeddings(model: ClipModel, classes: Sequence[str], templates: Sequence[str]) -> Doubles:
@@ -85,22 +94,37 @@ def query_classes(queries: Sequence[str], classes: Sequence[str]) -> NDArray[np.
     return np.array([number.get(query.casefold().strip(), -1) for query in queries], np.int32)
 
 
-def score(images: Doubles, texts: Doubles, query_class: NDArray[np.int32]) -> Scores:
-    """Unit vectors [N, d] and [K, d], K >= 2 -> scores.
+def other_classes(ids: Sequence[str], own: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
+    """[N] a class that is not an image's `own`, by its id: no order and no other image matters."""
+    step = np.array([zlib.crc32(name.encode()) for name in ids], np.int64) % (classes - 1)
+    return np.asarray((own + 1 + step) % classes, np.int64)
+
+
+def score(
+    ids: Sequence[str], images: Doubles, texts: Doubles, query_class: NDArray[np.int32]
+) -> Scores:
+    """Ids, unit vectors [N, d] and [K, d], K >= 2 -> scores.
 
     score = cosine to the query's class; margin = score minus the best cosine among the other classes. Where the
     query names no class, the best class takes its place.
     """
     cosine = images @ texts.T
     best = cosine.argmax(axis=1) if len(cosine) else np.empty(0, np.int64)
-    rows, chosen = np.arange(len(cosine)), np.where(query_class >= 0, query_class, best)
-    own = cosine[rows, chosen]
-    others = cosine.copy()
-    others[rows, chosen] = -np.inf
+    chosen = np.where(query_class >= 0, query_class, best)
+    own, margin = _under(cosine, chosen)
+    other = _under(cosine, other_classes(ids, chosen, len(texts)))
+    return Scores(query_class, best.astype(np.int32), own, margin, other)
+
+
+def _under(
+    cosine: Doubles, classes: NDArray[np.integer]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """[N, K], a class each [N] -> the cosine to it, and that minus the best other one."""
+    rows, others = np.arange(len(cosine)), cosine.copy()
+    own = cosine[rows, classes]
+    others[rows, classes] = -np.inf
     margin = own - others.max(axis=1, initial=-np.inf)
-    return Scores(
-        query_class, best.astype(np.int32), own.astype(np.float32), margin.astype(np.float32)
-    )
+    return own.astype(np.float32), margin.astype(np.float32)
 
 
 def score_shard(
@@ -114,7 +138,8 @@ def score_shard(
 
     Column `unsafe` is null where no texts are given.
     """
-    scores = score(images, texts, query_classes(labels["query"].to_pylist(), classes))
+    queries = query_classes(labels["query"].to_pylist(), classes)
+    scores = score(labels["id"].to_pylist(), images, texts, queries)
     return pa.table(
         {
             "id": labels["id"],
@@ -126,13 +151,18 @@ def score_shard(
             "unsafe": pa.nulls(len(images), pa.float32())
             if unsafe is None
             else unsafe.probability(images),
+            "other_score": scores.other[0],
+            "other_margin": scores.other[1],
         },
         schema=EMPTY.schema,
     )
 
 
 def figures(scores: pa.Table) -> dict[str, float]:
-    """Counts, agreement of CLIP with the query, quantiles of score and margin."""
+    """Counts, agreement of CLIP with the query, quantiles of score and margin.
+
+    `keyword_auc`: how often an image scores higher under its own keyword than any image under another's.
+    """
     query, best = (scores[name].to_numpy() for name in ("query_class", "clip_class"))
     named = query >= 0
     out = {
@@ -140,6 +170,10 @@ def figures(scores: pa.Table) -> dict[str, float]:
         "queries_that_name_a_class": int(named.sum()),
         "clip_agrees_with_query": float((named & (query == best)).sum() / max(named.sum(), 1)),
     }
+    if len(query):
+        other = np.sort(scores["other_score"].to_numpy())
+        below, upto = (np.searchsorted(other, scores["score"].to_numpy(), s) for s in SIDES)
+        out["keyword_auc"] = float((below + upto).mean() / 2 / len(other))
     for quantile in (5, 50, 95) if len(query) else ():
         for name in ("score", "margin"):
             out[f"{name}_q{quantile:02d}"] = float(np.percentile(scores[name].to_numpy(), quantile))

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from webdistill.core.stage import Stage, run
+from webdistill.harness.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    """Run student and teacher on the test set, write the figures, export the student."""
+    """Export the student, run it and the teacher on the test set, write the figures."""
     import torch
 
-    from stages.evaluate import export, latency, measures, results, testset
-    from stages.evaluate.forward import as_input, logits
+    from stages.evaluate import deployed, results, testset
     from webdistill.core.errors import UserError
     from webdistill.core.files import write_table
     from webdistill.images.sheet import contact_sheet
-    from webdistill.models.checkpoint import CARD, Answers, load_network
-    from webdistill.models.cifar import multiply_adds, parameters
-    from webdistill.models.names import own_code
+    from webdistill.models.checkpoint import CARD, load_network
+    from webdistill.models.device import pick_device
 
     task, settings = stage.task, stage.params
+    device = pick_device(settings.device, "evaluate.device")
     torch.set_num_threads(task.threads)
     folder = stage.input("data/distill/student")
     student = load_network(folder)
@@ -32,31 +31,27 @@ def main(stage: Stage) -> None:
             raise UserError(
                 f"task.classes in params.yaml and the classes of {key} differ; they must be equal"
             )
-    for file in own_code(*student.card.built_from, *teacher.card.built_from):
-        stage.input(file)
-    size = student.card.image_size
+    stage.networks(*student.card.built_from, *teacher.card.built_from)
     test = testset.read(
-        stage.input(task.test_images), stage.input(task.test_labels), size, len(task.classes)
+        stage.input(task.test_images),
+        stage.input(task.test_labels),
+        student.card.image_size,
+        len(task.classes),
     )
+    if absent := test.absent(task.classes):
+        stage.log(f"no test image shows {', '.join(absent)}: nothing will be known about that")
 
-    deployable = export.Deployable(student.net, student.card.mean, student.card.std).eval()
-    reference = export.Deployable(teacher.net, teacher.card.mean, teacher.card.std).eval()
-    outcome = results.Outcome(
-        ids=test.ids,
-        labels=test.labels,
-        student=logits(deployable, test.images, stage.progress, "student"),
-        teacher=logits(reference, test.images, stage.progress, "teacher"),
-    )
+    exports = deployed.write(stage, student)
+    networks = {"student": student, "teacher": teacher, **deployed.twins(student, folder)}
+    found = deployed.answers(stage, test, networks, exports, device)
+    outcome = results.Outcome(test.ids, test.labels, found["student"], found["teacher"])
+    parity = deployed.parity(stage, test, outcome.student, student, exports, device)
+    deployed.check(stage, outcome, found, parity)
+    figures = results.figures(outcome, settings.calibration_bins)
+    figures |= deployed.figures(outcome, found, student, teacher, exports)
+    stage.metrics({**figures, "onnx_agreement": parity.agreement})
+    stage.track_metrics({"onnx_max_difference": parity.difference})
 
-    with stage.output("student.onnx") as path:
-        export.export(deployable, size, path)
-        graph = export.session(path, task.threads)
-        count = min(settings.parity_images, len(test.ids))
-        parity = export.parity(
-            graph, as_input(test.images[:count]).numpy(), outcome.student[:count]
-        )
-        export.check(parity)
-        stage.artifact(path)
     with stage.output("predictions.parquet") as path:
         write_table(results.predictions(outcome), path)
     with stage.output("confusion.csv") as path:
@@ -65,45 +60,22 @@ def main(stage: Stage) -> None:
         results.write_per_class(outcome, task.classes, path)
     with stage.output("calibration.csv") as path:
         results.write_calibration(outcome, settings.calibration_bins, path)
+    wrong = [test.ids[place] for place in results.mistakes(outcome)[:100]]
+    stage.picture("mistakes.png", contact_sheet(test.some(wrong), 20))
 
-    stage.picture("mistakes.png", contact_sheet(test.images[results.mistakes(outcome)[:100]], 20))
-    figures = results.figures(outcome, settings.calibration_bins)
-    own, other = parameters(student.net), parameters(teacher.net)
-    figures |= {
-        "parameters": own,
-        "teacher_parameters": other,
-        "parameter_ratio": round(own / other, results.DIGITS),
-        "multiply_adds": multiply_adds(student.net, size),
-        "teacher_multiply_adds": multiply_adds(teacher.net, size),
-        "onnx_agreement": parity.agreement,
-    }
+    times = deployed.speed(stage, student, teacher, exports)
+    for line in deployed.lines(figures, times, task.threads):
+        stage.log(line)
+    stage.log(
+        f"{len(test.ids):,} test images; ONNX: largest difference {parity.difference:.1e}, {parity.relative:.1e} of "
+        f"the image's largest logit, top-1 equal on {parity.agreement:.1%} of {parity.images:,}"
+    )
     if student.card.compensation is not None:
-        exported = student.card.compensation.inference
-        other_answers: Answers = "raw" if exported == "compensated" else "compensated"
-        twin = load_network(folder, other_answers)
-        unused = export.Deployable(twin.net, twin.card.mean, twin.card.std).eval()
-        given = logits(unused, test.images, stage.progress, f"student, {other_answers}")
-        figures[f"{exported}_top1"] = figures["top1"]
-        figures[f"{other_answers}_top1"] = round(
-            measures.top_k(given, test.labels, 1), results.DIGITS
-        )
         stage.log(
-            f"student raw {figures['raw_top1']:.1%}, compensated {figures['compensated_top1']:.1%}; "
-            f"the exported one answers {exported}"
+            f"student raw {figures['raw_top1']:.1%}, compensated {figures['compensated_top1']:.1%}, with the same "
+            f"compensation for every image {figures['mean_top1']:.1%}; the exported one answers "
+            f"{student.card.compensation.inference}"
         )
-    stage.metrics(figures)
-    times = latency.latencies(deployable, graph, size)
-    stage.track_metrics({**times, "onnx_max_difference": parity.difference})
-    stage.log(
-        f"student {figures['top1']:.1%}, teacher {figures['teacher_top1']:.1%} on {len(test.ids):,} test images, "
-        f"with {own / other:.0%} of its parameters"
-    )
-    stage.log(
-        f"ONNX: largest difference {parity.difference:.1e}, top-1 equal on {parity.agreement:.1%} of {count:,}"
-    )
-    stage.log(
-        ", ".join(f"{name.removeprefix('latency_')} {value:.2f}" for name, value in times.items())
-    )
 
 
 if __name__ == "__main__":

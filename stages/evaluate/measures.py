@@ -5,6 +5,7 @@ Shapes: N images, K classes; `logits` and `probabilities` are [N, K], `labels` a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,12 @@ def top_k(logits: NDArray[np.floating], labels: Ints, k: int) -> float:
 def agreement(predictions: Ints, others: Ints) -> float:
     """Share of images on which two classifiers name the same class."""
     return float((predictions == others).mean())
+
+
+def at_chance(share: float, images: int, classes: int) -> bool:
+    """Whether guessing one of K equally likely classes would do as well, within two standard errors."""
+    chance = 1 / classes
+    return share <= chance + 2 * math.sqrt(chance * (1 - chance) / images)
 
 
 def negative_log_likelihood(log_probabilities: Floats, labels: Ints) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from webdistill.core.params import Section
+from webdistill.core.section import Section
 
 
 class Evaluate(Section):
-    """How the student is measured. Accuracy itself has no knobs."""
+    """How the student is measured and exported. Accuracy itself has no knobs."""
 
     calibration_bins: int = Field(
         description="equal-width confidence bins of the calibration error (15 is usual)",
@@ -17,4 +19,17 @@ class Evaluate(Section):
     )
     parity_images: int = Field(
         description="test images on which the ONNX export must agree with torch", ge=8, le=1000
+    )
+    int8_images: int = Field(
+        description="pictures of the selection on which int8 is calibrated; 0 = no int8 export",
+        ge=0,
+        le=10_000,
+    )
+    int8_max_loss: float = Field(
+        description="accuracy that the int8 export may lose, beyond the test images' chance; 1 = any",
+        ge=0,
+        le=1,
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        description="of student and teacher; auto = cuda where there is one. Exports run on the CPU"
     )

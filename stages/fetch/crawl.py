@@ -18,16 +18,19 @@ import numpy as np
 import PIL
 
 from stages.fetch.candidates import Candidate, Candidates
+from stages.fetch.digests import listed, md5
 from stages.fetch.journal import KEY, Journal, digest
+from stages.fetch.journals import Journals
 from stages.fetch.judging import BATCH, BATCH_BYTES, Finished, Judging
 from stages.fetch.outcomes import Body, Gate, Outcome, Verdict, crashed, without_body
 from stages.fetch.params import Fetch
-from stages.fetch.schedule import Turns
+from stages.fetch.schedule import Turns, host_of
 from stages.fetch.sources import LocalImages
-from stages.fetch.summary import Tally
+from stages.fetch.summary import NONE, Tally, safe
 from webdistill.images.gate import GATE_VERSION
 from webdistill.images.workers import Workers
 from webdistill.web.client import Client, Manners, contact_address
+from webdistill.web.intranet import allowed_hosts
 
 WINDOW = 2000  # URLs under way, or waiting for their host's turn or for another try
 AHEAD = (
@@ -43,8 +46,8 @@ MEMORY_BESIDE = 256 << 20  # and what the libraries reserve for themselves
 class Crawl:
     """One pass over all candidates. Raises UserError when URLs are to be asked for without a contact address.
 
-    `downloads`: folder of the journal of URLs, which outlives a change of code; `scratch`: of local bytes, which does
-    not need to.
+    `downloads`: folder of the journals of URLs, which outlive a change of code; `scratch`: of local bytes, which do
+    not need to; None: this is a job of a shared crawl, whose candidates are all on the web.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Crawl:
         candidates: Candidates,
         params: Fetch,
         downloads: Path,
-        scratch: Path,
+        scratch: Path | None,
         processes: int,
     ) -> None:
         self._candidates = candidates
@@ -62,16 +65,24 @@ class Crawl:
         sources, opt_outs = candidates.table.column("source"), candidates.table.column("opt_out")
         self._remote = np.array([source == "http" for source in sources.to_pylist()], bool)
         self._refused = np.array([bool(text) for text in opt_outs.to_pylist()], bool)
+        self._by_md5 = np.array([name == "md5" for name, _ in listed(candidates.table)], bool)
+        self._md5: dict[int, str] = {}  # of bodies that are being judged
         self._keys = np.fromiter(self._all_keys(), KEY, len(candidates))
-        self._asked, self._read = Journal(downloads / "journal"), Journal(scratch / "journal")
-        asked, read = self._asked.find(self._keys), self._read.find(self._keys)
+        self._asked = Journals(downloads, job=scratch is None)
+        self._read = Journal(scratch / "journal") if scratch is not None else None
+        asked = self._asked.find(self._keys)
+        read = self._read.find(self._keys) if self._read is not None else asked
         # What its owner refuses is not asked for, and what an earlier run knows of it not used. Local copies are read
         # for their id, so that filter finds others.
         never = self._remote & self._refused
         self._places = np.where(never, -1, np.where(self._remote, asked, read))
         self._todo = (self._places < 0) & ~never
-        self._contact = contact_address(os.environ) if (self._todo & self._remote).any() else ""
+        self._contact = ""
+        if (self._todo & self._remote).any():
+            self._contact = contact_address(os.environ)
+            allowed_hosts(os.environ)  # said now, if it is wrong, and not from within the crawl
         self.tally = Tally()
+        self._defects: dict[str, str] = {}  # what -> the line about it; "" once it was told
 
     @property
     def known(self) -> int:
@@ -82,6 +93,11 @@ class Crawl:
     def left(self) -> int:
         """Candidates of which nothing final is known."""
         return int(self._todo.sum())
+
+    @property
+    def unasked(self) -> int:
+        """Addresses on the web among them."""
+        return int((self._todo & self._remote).sum())
 
     def run(self) -> Iterator[int]:
         """Work through what is left; yields every moment how many more are done."""
@@ -106,15 +122,23 @@ class Crawl:
                 work.cancel()
                 runner.run(_wait(work))
                 self._images.close()
-        for journal in (self._asked, self._read):
-            journal.sync()
+        self._asked.sync()
+        if self._read is not None:
+            self._read.sync()
+
+    def defects(self) -> Iterator[str]:
+        """A line for each defect met since the last call, at the first candidate that ended "failed" of it."""
+        for what, line in self._defects.items():
+            if line:
+                yield line
+                self._defects[what] = ""
 
     def outcomes(self) -> Iterator[Outcome]:
         """What became of each candidate, in their order, once `run` is through."""
         rows = zip(self._remote, self._refused, self._places.tolist(), strict=True)
         for remote, refused, place in rows:
             if place >= 0:
-                yield (self._asked if remote else self._read).load(place)
+                yield self._journal(remote).load(place)
             else:
                 assert refused, "a candidate without a result"
                 yield Outcome("opted_out")
@@ -122,13 +146,19 @@ class Crawl:
     def clean(self) -> None:
         """Drop what can be made again without the network; downloads stay, so that a later run need not ask again."""
         self._asked.keep_only(self._places[self._remote & (self._places >= 0)].tolist())
-        self._read.keep_only([])
+        if self._read is not None:
+            self._read.keep_only([])
         self.close()
 
     def close(self) -> None:
         """Close the journals."""
         self._asked.close()
-        self._read.close()
+        if self._read is not None:
+            self._read.close()
+
+    def _journal(self, remote: bool) -> Journals | Journal:
+        assert remote or self._read is not None, "a job has no local candidates"
+        return self._asked if remote or self._read is None else self._read
 
     def _all_keys(self) -> Iterator[bytes]:
         """A key per candidate, made of all that decides what becomes of it."""
@@ -136,9 +166,9 @@ class Crawl:
             include={"store_size", "format", "max_pixels", "max_bytes"}
         )
         settings = digest(GATE_VERSION, PIL.__version__, sorted(params.items()))
-        for _, one in self._values(np.arange(len(self._candidates))):
+        for at, one in self._values(np.arange(len(self._candidates))):
             if one.source == "http":
-                yield digest(settings, one.url)
+                yield digest(settings, one.url, *(["md5"] if self._by_md5[at] else []))
             else:
                 place = (one.source, one.url, one.file, one.row, bool(one.opt_out))
                 yield digest(settings, place, self._images.mark(one))
@@ -193,10 +223,12 @@ class Crawl:
         async def ask(number: int) -> None:
             at = int(wanted[number])
             async with client.get(urls[at].as_py(), partial(turns.aside, number)) as reply:
-                if reply.status == "ok":
-                    await judging.put(at, reply)
-                else:
+                if reply.status != "ok":
                     self._record([(at, without_body(reply))])
+                    return
+                if self._by_md5[at]:
+                    self._md5[at] = md5(reply.data)
+                await judging.put(at, reply)
 
         client = Client(self._contact, manners)
         await client.open()
@@ -208,13 +240,24 @@ class Crawl:
     def _record(self, finished: Finished) -> None:
         """Write results down; from then on they count."""
         settled = [
-            (at, Outcome("opted_out", it.id) if self._refused[at] else it) for at, it in finished
+            (
+                at,
+                Outcome("opted_out", it.id)
+                if self._refused[at]
+                else it._replace(md5=self._md5.pop(at, "")),
+            )
+            for at, it in finished
         ]
-        for journal, remote in ((self._asked, True), (self._read, False)):
+        for remote in (True, False):
             some = [(at, it) for at, it in settled if self._remote[at] == remote]
             if some:
-                places = journal.append((self._keys[at], it) for at, it in some)
+                places = self._journal(remote).append((self._keys[at], it) for at, it in some)
                 self._places[[at for at, _ in some]] = places
+        for at, it in settled:
+            if it.status == "failed":
+                host = safe(host_of(self._candidates.table.column("url")[at].as_py())) or NONE
+                line = f"defect: {it.detail}, first of row {at} of the ledger, host {host}; such rows end as `failed`"
+                self._defects.setdefault(it.detail, f"{line}, and a later run tries them again")
         self.tally.add(it for _, it in settled)
 
 

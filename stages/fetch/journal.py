@@ -24,7 +24,7 @@ from stages.fetch.outcomes import Outcome
 from webdistill.core.errors import UserError
 from webdistill.core.files import FULL, replace
 
-MAGIC = b"webdistill fetch journal 1\n"  # another first line: made by other code, so not used
+MAGIC = b"webdistill fetch journal 2\n"  # another first line: made by other code, so not used
 FRAME = struct.Struct("<II")
 BODY = struct.Struct("<16sBI")
 KEY = "S16"  # numpy: keys are as long as this, so that stripping zeros at the end cannot make two equal
@@ -36,16 +36,20 @@ def digest(*parts: object) -> bytes:
 
 
 class Journal:
-    """One file of finished candidates, open until `close`."""
+    """One file of finished candidates, open until `close`.
 
-    def __init__(self, path: Path) -> None:
+    `reading`: it is not written, for another process may be at it; `left`: neither, and results count that are not
+    final, too.
+    """
+
+    def __init__(self, path: Path, *, reading: bool = False, left: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file, self._end = -1, 0
-        self._open()
+        self._open(writing=not (reading or left), every=left)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Where the last final record of each key is (`keys` S16 [N] -> int64 [N]); -1: there is none.
+        """Where the last record that counts of each key is (`keys` S16 [N] -> int64 [N]); -1: there is none.
 
         Knows what was there when the file was opened.
         """
@@ -92,20 +96,33 @@ class Journal:
         What is written or looked for afterwards needs a new Journal.
         """
         lengths = [FRAME.size + self._frame(at)[0] for at in places]
-        if len(MAGIC) + sum(lengths) == self._end:
-            return
+        if len(MAGIC) + sum(lengths) != self._end:
+            self.rewrite(map(self.raw, places))
+
+    def raw(self, at: int) -> bytes:
+        """The record at a place, as it stands in the file."""
+        return os.pread(self._file, FRAME.size + self._frame(at)[0], at)
+
+    def rewrite(self, records: Iterable[bytes]) -> bool:
+        """Put these, as from `raw`, in place of all. False: the disk has no room, and everything stays as it is."""
         part = self._path.with_suffix(".part")
         try:
             with part.open("wb") as file:
                 file.write(MAGIC)
-                for at, length in zip(places, lengths, strict=True):
-                    file.write(os.pread(self._file, length, at))
+                for record in records:
+                    file.write(record)
             replace(part, self._path)
         except OSError as error:
             if error.errno not in FULL:
                 raise
+            return False
         finally:
             part.unlink(missing_ok=True)
+        return True
+
+    def remove(self) -> None:
+        """The file itself; what is open stays readable until `close`."""
+        self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file."""
@@ -115,21 +132,23 @@ class Journal:
         length, checksum = FRAME.unpack(os.pread(self._file, FRAME.size, at))
         return length, checksum
 
-    def _open(self) -> None:
+    def _open(self, *, writing: bool, every: bool) -> None:
         """Open the file, learn what it holds, and cut off what is not whole at its end."""
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        if os.pread(self._file, len(MAGIC), 0) != MAGIC:
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT if writing else os.O_RDONLY, 0o666)
+        ours = os.pread(self._file, len(MAGIC), 0) == MAGIC
+        if writing and not ours:
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, MAGIC, 0)
         self._end = len(MAGIC)
         keys, places = bytearray(), array("q")
-        for at, body in self._whole_records():
+        for at, body in self._whole_records() if ours else ():
             self._end = at + FRAME.size + len(body)
             key, final, _ = BODY.unpack_from(body)
-            if final:
+            if final or every:
                 keys += key
                 places.append(at)
-        os.ftruncate(self._file, self._end)
+        if writing:
+            os.ftruncate(self._file, self._end)
         self._keys, self._places = np.frombuffer(keys, KEY), np.frombuffer(places, np.int64)
 
     def _whole_records(self) -> Iterator[tuple[int, bytes]]:

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.fetch.candidates import Candidates
+from stages.fetch.digests import checked, listed
 from stages.fetch.outcomes import STATUSES, Outcome
+from stages.fetch.params import Changed
 from webdistill.core.errors import UserError
 from webdistill.images.pool import PoolRow
+from webdistill.web.intranet import HINT, OWN
 
 SCHEMA = pa.schema(
     [
@@ -40,38 +43,49 @@ FOUND = ("status", "id", "http_status", "bytes", "sha256", "opt_out", "robots", 
 BATCH = 10_000  # rows turned into Arrow arrays at a time
 
 
+class NothingCameError(UserError):
+    """Not one image for the pool; the ledger has every reason."""
+
+
 class Ledger:
     """Grows while the pool is written, as Arrow arrays, so that a long list costs little."""
 
-    def __init__(self, candidates: Candidates) -> None:
+    def __init__(self, candidates: Candidates, changed: Changed = "drop") -> None:
         self._candidates = candidates
+        self._changed = changed
         self._rows: list[tuple[object, ...]] = []
         self._batches: list[pa.RecordBatch] = []
         self.counts: Counter[str] = Counter()
+        self.own = 0  # images from hosts that only the environment allows
 
     def settle(self, outcomes: Iterable[Outcome]) -> Iterator[PoolRow]:
         """The first candidate of each picture as a pool row; every outcome becomes a row of the ledger.
 
-        Raises UserError at the end when not one image came through.
+        Raises NothingCameError at the end when not one image came through.
         """
         queries, captions = (self._candidates.table.column(name) for name in ("query", "caption"))
         seen: set[bytes] = set()
-        for at, outcome in enumerate(outcomes):
+        digests = listed(self._candidates.table)
+        for at, (given, digest) in enumerate(zip(outcomes, digests, strict=True)):
+            outcome = checked(given, *digest, self._changed)
             name = bytes.fromhex(outcome.id)
             first = outcome.status == "ok" and name not in seen
             self._add(
                 outcome, "duplicate" if outcome.status == "ok" and not first else outcome.status
             )
+            self.own += outcome.status == "ok" and OWN in outcome.detail
             if first:
                 seen.add(name)
                 query, caption = queries[at].as_py(), captions[at].as_py()
                 size = (outcome.width, outcome.height)
                 yield PoolRow(outcome.id, outcome.image, *size, query, caption)
-        if not seen:
+        if not seen and len(self._candidates):  # of no candidates, an empty pool is the answer
             common = ", ".join(f"{name} {count}" for name, count in self.counts.most_common(3))
             total = len(self._candidates)
-            raise UserError(
-                f"no image came through fetch ({total} candidates: {common}); check search.local"
+            hint = f"; {HINT}" if self.counts["not_public"] else ""
+            raise NothingCameError(
+                f"no image came through fetch ({total} candidates: {common}); failures.csv and `python -m webdistill "
+                f"lost` say why, check search.local{hint}"
             )
 
     def table(self) -> pa.Table:

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 from webdistill.images.gate import GATE_STATUSES, GateStatus, Rejected, StoredFormat, open_image
-from webdistill.web.reply import Reply, may_pass
+from webdistill.web.reply import Reply, defect, may_pass
 
 FetchStatus = Literal[
     "ok",  # in the pool
     "duplicate",  # same pixels as an earlier candidate, whose id the ledger names
-    "opted_out",  # the list (then never requested), a header or tdmrep.json says that its owner does not want it used
+    "opted_out",  # the list (then never requested), a header or a file of the host says that its owner does not want it
     "robots",  # robots.txt forbids it, or could not be read for a fault of the server
     "rate_limited",  # the host asks for more patience than fetch.timeout
     "not_found",  # no such file; HTTP 404 or 410
-    "http_error",  # any other HTTP status but 200
+    "http_error",  # any other HTTP status but 200 and 203
     "timeout",  # fetch.timeout passed
     "too_large",  # more than fetch.max_bytes
+    "changed",  # a picture, but not the file whose sha256 or md5 the list gives (with fetch.changed: drop)
     "bad_url",  # no http(s) URL, or not well-formed
     "not_public",  # leads to an address that is not public
     "bad_redirect",  # more than 4 redirects, from https to http, or to something that is no URL
@@ -26,6 +27,7 @@ FetchStatus = Literal[
     "connection_error",  # refused, reset, cut short, TLS failure, not HTTP
     "outside_folder",  # a local path that leaves the list's folder
     "decoder_crash",  # the decoder crashed, hung or ran out of memory on it
+    "failed",  # a defect of this program or of a library, whose name is in the detail; a later run tries again
 ]
 Status = FetchStatus | GateStatus
 STATUSES: tuple[Status, ...] = (*get_args(FetchStatus), *GATE_STATUSES)
@@ -69,12 +71,13 @@ class Outcome(NamedTuple):
     opt_out: str = ""
     width: int = 0
     height: int = 0
+    md5: str = ""  # where the list has no other digest
     image: bytes = b""
 
     @property
     def final(self) -> bool:
-        """Whether a later run would find the same."""
-        return not may_pass(self.status, self.http_status)
+        """Whether a later run would find the same; what is not public may be allowed by then, and costs no request."""
+        return not may_pass(self.status, self.http_status) and self.status != "not_public"
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Gate:
             return crashed(data)
         except Rejected as no:
             return Verdict(no.status, "", len(data), _sha256(data), no.detail)
+        except Exception as error:  # one file of a million must not end the crawl
+            return Verdict("failed", "", len(data), _sha256(data), defect(error))
         return Verdict(
             "ok",
             stored.id,
@@ -122,7 +127,7 @@ def judged(reply: Body | Reply, verdict: Verdict) -> Outcome:
         "",
         verdict.width,
         verdict.height,
-        verdict.image,
+        image=verdict.image,
     )
 
 

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from webdistill.core.params import Section
+from webdistill.core.section import Section
+
+Changed = Literal["drop", "keep"]
 
 
 class Fetch(Section):
@@ -42,7 +44,7 @@ class Fetch(Section):
             gt=0,
             le=600,
             description="seconds; deadline of one URL, redirects and retries included, but not the wait for its turn, "
-            "nor for the host's robots.txt and tdmrep.json (each with this deadline of its own, once per host)",
+            "nor for the host's robots.txt, tdmrep.json and ai.txt (each with this deadline of its own, once per host)",
         ),
     ]
     retries: Annotated[
@@ -58,4 +60,21 @@ class Fetch(Section):
         float,
         Field(ge=0, le=600, description="seconds between the starts of two requests to one host"),
     ]
-    shard_size: Annotated[int, Field(ge=1, le=100_000, description="images per shard of the pool")]
+    changed: Annotated[
+        Changed,
+        Field(
+            description="downloads that have not the sha256 or md5 that their list gives: drop | keep (the ledger says "
+            "so in either case)"
+        ),
+    ]
+    shard_size: Annotated[
+        int, Field(ge=1, le=100_000, description="images per shard of the pool, at most")
+    ]
+    shard_bytes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1 << 30,
+            description="bytes of encoded images per shard, at most; a larger image has a shard of its own",
+        ),
+    ]

@@ -96,7 +96,7 @@ def table(found: Iterable[Failures]) -> Iterator[str]:
     order = sorted(causes, key=lambda name: (-counts[name], name))
     width = max(map(len, causes), default=0)
     for name in order[:CAUSES_SHOWN]:
-        hosts = [f"{_safe(one.host)} {one.count:,}" for one in causes[name][:HOSTS_SHOWN]]
+        hosts = [f"{safe(one.host)} {one.count:,}" for one in causes[name][:HOSTS_SHOWN]]
         more = len(causes[name]) - len(hosts)
         hosts += [f"{more:,} more"] if more else []
         yield f"  {name:<{width}}  {counts[name]:>9,}  {', '.join(hosts)}"
@@ -105,7 +105,7 @@ def table(found: Iterable[Failures]) -> Iterator[str]:
         yield f"  {'other causes':<{width}}  {sum(counts[name] for name in rest):>9,}"
 
 
-def _safe(host: str) -> str:
+def safe(host: str) -> str:
     """A host is whatever a list says; it must not drive the terminal."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in host)
     return shown if len(shown) <= 60 else f"{shown[:59]}…"

@@ -8,15 +8,20 @@ import numpy as np
 
 from stages.filter.rules import Doubles, Verdict, leak
 from stages.filter.thumbnails import Subset, Thumbnails
-from webdistill.images.copies import Pairs, find_pairs, groups
+from webdistill.images.copies import Confirm, Pairs, find_pairs, groups
 from webdistill.images.hashes import Bytes, Rows
 
 
 def leaks(
-    thumbnails: Thumbnails, test: Bytes, test_ids: Sequence[str], threshold: float, threads: int
+    thumbnails: Thumbnails,
+    test: Bytes,
+    test_ids: Sequence[str],
+    threshold: float,
+    threads: int,
+    confirm: Confirm | None = None,
 ) -> Verdict:
     """Each image's most similar test image; value 0 where none comes near the threshold."""
-    pairs = find_pairs(thumbnails, test, threshold, threads=threads)
+    pairs = find_pairs(thumbnails, test, threshold, confirm=confirm, threads=threads)
     similarity = np.zeros(len(thumbnails))
     nearest = np.full(len(thumbnails), -1)
     for image, other, value in zip(pairs.query, pairs.reference, pairs.similarity, strict=True):
@@ -34,17 +39,23 @@ def duplicates(
     threshold: float,
     threads: int,
     also: tuple[Rows, Rows] | None = None,
+    confirm: Confirm | None = None,
 ) -> Verdict:
     """Among the images `rows`, ascending, every group of near-duplicates keeps its best-scored member.
 
-    `also`: pairs of rows that are compared whatever their descriptors say.
+    `also`: pairs of rows that are compared whatever their descriptors say; `confirm`: a second look at pairs of rows.
     """
     inner = (
         None if also is None else (np.searchsorted(rows, also[0]), np.searchsorted(rows, also[1]))
     )
-    pairs = find_pairs(Subset(thumbnails, rows), None, threshold, also=inner, threads=threads)
-    pairs = Pairs(rows[pairs.query], rows[pairs.reference], pairs.similarity)
-    return keep_one(pairs, ids, scores, threshold)
+
+    def outer(pairs: Pairs) -> Pairs:
+        return Pairs(rows[pairs.query], rows[pairs.reference], pairs.similarity)
+
+    second = None if confirm is None else lambda pairs: confirm(outer(pairs))
+    some = Subset(thumbnails, rows)
+    pairs = find_pairs(some, None, threshold, also=inner, confirm=second, threads=threads)
+    return keep_one(outer(pairs), ids, scores, threshold)
 
 
 def keep_one(pairs: Pairs, ids: Sequence[str], scores: Doubles, threshold: float) -> Verdict:

@@ -11,15 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from stages.filter import listed
+from stages.filter.calibration import threshold
+from stages.filter.closer import Large
 from stages.filter.licences import licence_code
 from stages.filter.rules import Doubles
-from stages.filter.thumbnails import SIDE, Pictures, Thumbnails, read_pictures
+from stages.filter.thumbnails import SIDE, Pictures, Thumbnails, read_pictures, shrink
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table
-from webdistill.core.stage import Stage
-from webdistill.core.takedown import Takedown, read_takedown, taken_down
+from webdistill.harness.stage import Stage
 from webdistill.images.hashes import Bytes
 from webdistill.images.pool import load_images
+from webdistill.takedown import Takedown, read_takedown, taken_down
 
 ADDRESSES = ("url", "landing_page")
 
@@ -41,14 +44,18 @@ class Evidence:
     papers: Papers
     score: Doubles  # CLIP cosine to the class of its keyword
     margin: Doubles  # minus that to the best other class
+    min_score: float  # the thresholds of both
+    min_margin: float
     keyword: NDArray[np.int64]  # class that its keyword names, -1 = none
     unsafe: Doubles | None  # probability; None when not asked for
+    listed: Mapping[str, Doubles]  # what lists state, by their column; those that are asked for
     test_ids: Sequence[str]
     test: Bytes
+    large: tuple[Large, Large]  # pool and test images for a second look
     embeddings: Sequence[Path]  # shards; none when not asked for
 
 
-def gather(stage: Stage, thumbnails: Thumbnails) -> Evidence:
+def gather(stage: Stage, thumbnails: Thumbnails, large: tuple[Large, Large]) -> Evidence:
     """Fills `thumbnails`. Raises UserError when the inputs do not belong together."""
     task, settings = stage.task, stage.params
     takedown = read_takedown(stage.input("takedown.txt"))
@@ -59,8 +66,13 @@ def gather(stage: Stage, thumbnails: Thumbnails) -> Evidence:
     if settings.embedding_neighbours:
         shards = sorted(stage.input("data/embed/embeddings").glob("*.parquet"))
     test_ids, test = load_images(stage.input(task.test_images), None, SIDE, task.threads)
-    pictures = read_pictures(pool, thumbnails, task.threads, stage.progress)
+    pictures = read_pictures(shrink(stage, pool), thumbnails)
     papers = read_papers(ledger, pictures.ids, takedown)
+    stated: dict[str, Doubles] = {}
+    if asked := listed.asked(settings):
+        columns = read_table(ledger, ["id", "status", "url"])
+        candidates = stage.input("data/search/candidates.parquet")
+        stated = listed.read_listed(candidates, columns, pictures.ids, asked)
     scores = read_table(scored, ["id", "score", "margin", "query_class"])
     if scores["id"].to_pylist() != pictures.ids:
         raise UserError(
@@ -71,10 +83,14 @@ def gather(stage: Stage, thumbnails: Thumbnails) -> Evidence:
         papers=papers,
         score=scores["score"].to_numpy().astype(np.float64),
         margin=scores["margin"].to_numpy().astype(np.float64),
+        min_score=threshold(settings.min_score, scored, "score"),
+        min_margin=threshold(settings.min_margin, scored, "margin"),
         keyword=scores["query_class"].to_numpy().astype(np.int64),
         unsafe=read_unsafe(scored) if settings.max_unsafe < 1 else None,
+        listed=stated,
         test_ids=test_ids,
         test=test,
+        large=large,
         embeddings=shards,
     )
 

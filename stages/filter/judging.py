@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.filter import embeddings, rules
+from stages.filter import embeddings, listed, rules
+from stages.filter.closer import DOUBT, SAME, Closer
 from stages.filter.duplicates import duplicates, leaks
 from stages.filter.evidence import Evidence
 from stages.filter.licences import licence_code
@@ -35,9 +36,15 @@ def _lawful(evidence: Evidence, settings: Filter, threads: int) -> list[Verdict]
     ]
     if evidence.unsafe is not None:  # before reasons whose images are shown
         verdicts.append(rules.unsafe(evidence.unsafe, settings.max_unsafe))
+    verdicts += listed.verdicts(listed.REFUSED, evidence.listed, settings)
     verdicts += [
         leaks(
-            pictures.thumbnails, evidence.test, evidence.test_ids, settings.leak_similarity, threads
+            pictures.thumbnails,
+            evidence.test,
+            evidence.test_ids,
+            settings.leak_similarity,
+            threads,
+            Closer(*evidence.large, DOUBT, threads),
         ),
         rules.licence(papers.licences, allowed, keep_unknown=settings.unknown_licence == "keep"),
     ]
@@ -51,8 +58,9 @@ def _good(evidence: Evidence, settings: Filter) -> list[Verdict]:
         rules.elongated(pictures.width, pictures.height, settings.max_aspect),
         rules.blank(pictures.contrast, settings.min_contrast),
         rules.low_entropy(pictures.entropy, settings.min_entropy),
-        rules.low_score(evidence.score, settings.min_score),
-        rules.low_margin(evidence.margin, settings.min_margin),
+        *listed.verdicts(listed.POOR, evidence.listed, settings),
+        rules.low_score(evidence.score, evidence.min_score),
+        rules.low_margin(evidence.margin, evidence.min_margin),
     ]
 
 
@@ -62,9 +70,16 @@ def _duplicates(evidence: Evidence, settings: Filter, alive: Mask, threads: int)
         also = embeddings.neighbours(
             evidence.embeddings, pictures.ids, rows, settings.embedding_neighbours, threads
         )
-    threshold = settings.duplicate_similarity
+    threshold, pool = settings.duplicate_similarity, evidence.large[0]
     return duplicates(
-        pictures.thumbnails, pictures.ids, evidence.score, rows, threshold, threads, also
+        pictures.thumbnails,
+        pictures.ids,
+        evidence.score,
+        rows,
+        threshold,
+        threads,
+        also,
+        Closer(pool, pool, SAME, threads),
     )
 
 

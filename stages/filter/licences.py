@@ -36,6 +36,10 @@ def licence_code(text: str, url: str = "") -> str:
     name = "-".join(plain)
     if slug in UNSTATED:
         return _of_address(url)
+    if (
+        slug == "attribution"
+    ):  # on Commons terms of the author's own; elsewhere the address may tell
+        return _of_address(url) or slug
     for pattern, code in ((CC0, "cc0"), (PUBLIC_DOMAIN, "pdm")):
         if pattern.fullmatch(name) or pattern.fullmatch(slug):
             return code

@@ -7,10 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from stages.filter.licences import licence_code
-from webdistill.core.params import Section
+from webdistill.core.section import Section
 
 # Similarities below these would catch pictures that merely share a layout.
 Similarity = Annotated[float, Field(ge=0.7, le=1.01)]
+# A number, or a percentile of what pictures reach under a keyword that is not theirs.
+Percent = Annotated[str, Field(pattern=r"^(100|\d{1,2}(\.\d+)?)%$")]
+# Null asks nothing; what a list does not state is not asked either.
+Probability = Annotated[float | None, Field(ge=0, le=1)]
 
 
 class Filter(Section):
@@ -22,6 +26,15 @@ class Filter(Section):
             ge=0,
             le=1,
             description="probability that an image is one of embed.unsafe_texts; above it is dropped (1 = never)",
+        ),
+    ]
+    max_punsafe: Annotated[
+        Probability, Field(description="the list's punsafe (LAION); above it is dropped")
+    ]
+    max_nsfw: Annotated[
+        Probability,
+        Field(
+            description="the list's NSFW (words as UNLIKELY 0, UNSURE 0.5, NSFW 1) or NSFW score; above is dropped"
         ),
     ]
     leak_similarity: Annotated[
@@ -58,20 +71,33 @@ class Filter(Section):
             description="entropy of the luminance's histogram, bits; below it there is little in it (0 = never)",
         ),
     ]
-    min_score: Annotated[
-        float,
+    max_pwatermark: Annotated[
+        Probability,
+        Field(description="the list's pwatermark or watermark score; above it is dropped"),
+    ]
+    min_aesthetic: Annotated[
+        float | None,
+        Field(ge=0, le=10, description="the list's aesthetic score; below it is dropped"),
+    ]
+    min_similarity: Annotated[
+        float | None,
         Field(
             ge=-1,
             le=1,
-            description="CLIP cosine to the class the query names; depends on the CLIP model",
+            description="the list's CLIP similarity of image and caption; below it is dropped",
+        ),
+    ]
+    min_score: Annotated[
+        Annotated[float, Field(ge=-1, le=1)] | Percent,
+        Field(
+            description="CLIP cosine to the class the query names; a number depends on the CLIP model, a percentile "
+            "such as 30% does not: what 30 % of the pool miss under a keyword that is not theirs"
         ),
     ]
     min_margin: Annotated[
-        float,
+        Annotated[float, Field(ge=-2, le=2)] | Percent,
         Field(
-            ge=-2,
-            le=2,
-            description="CLIP cosine to that class minus the best other one; depends on the model",
+            description="CLIP cosine to that class minus the best other one; a number, or a percentile as above"
         ),
     ]
     duplicate_similarity: Annotated[

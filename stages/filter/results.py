@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +11,16 @@ from stages.filter import rules
 from stages.filter.rules import Decision
 from stages.filter.thumbnails import Thumbnails
 from webdistill.core.files import write_table
-from webdistill.core.stage import Stage
+from webdistill.harness.stage import Stage
 from webdistill.images.sheet import contact_sheet
 
 SHOWN = 200  # images on each of the two contact sheets
 
 
-def write(stage: Stage, ids: Sequence[str], decision: Decision) -> None:
-    """kept.parquet, dropped.parquet and metrics."""
+def write(
+    stage: Stage, ids: Sequence[str], decision: Decision, thresholds: Mapping[str, float]
+) -> None:
+    """kept.parquet, dropped.parquet and metrics; `thresholds`: those that the pool itself decides."""
     kept = [name for name, keep in zip(ids, decision.kept, strict=True) if keep]
     with stage.output("kept.parquet") as path:
         write_table(pa.table({"id": pa.array(kept, pa.string())}), path)
@@ -26,8 +28,16 @@ def write(stage: Stage, ids: Sequence[str], decision: Decision) -> None:
         write_table(rules.dropped_table(ids, decision), path)
     counts = decision.counts()
     stage.metrics(
-        {"images": len(ids), "kept": len(kept), **{f"dropped_{r}": n for r, n in counts.items()}}
+        {
+            "images": len(ids),
+            "kept": len(kept),
+            **{f"dropped_{r}": n for r, n in counts.items()},
+            **thresholds,
+        }
     )
+    for key, value in thresholds.items():
+        if isinstance(wanted := getattr(stage.params, key), str):
+            stage.log(f"{key}: {wanted} of the pool under another keyword miss {value:.4f}")
     told = ", ".join(f"{reason} {count:,}" for reason, count in counts.items() if count)
     stage.log(f"{len(kept):,} of {len(ids):,} images kept; dropped: {told or 'none'}")
 

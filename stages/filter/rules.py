@@ -19,21 +19,29 @@ from numpy.typing import NDArray
 from webdistill.core.errors import UserError
 
 Reason = Literal[
-    "takedown", "opt_out", "unsafe", "leak", "licence", "too_small", "elongated", "blank", "low_entropy",
-    "low_score", "low_margin", "duplicate", "class_cap",
+    "takedown", "opt_out", "unsafe", "punsafe", "nsfw", "leak", "licence", "too_small", "elongated", "blank",
+    "low_entropy", "pwatermark", "low_aesthetic", "low_similarity", "low_score", "low_margin", "duplicate",
+    "class_cap",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = get_args(Reason)
-HIDDEN: frozenset[Reason] = frozenset({"takedown", "opt_out", "unsafe"})  # never shown to anybody
+HIDDEN: frozenset[Reason] = frozenset(
+    {"takedown", "opt_out", "unsafe", "punsafe", "nsfw"}
+)  # never shown to anybody
 KEYS: Mapping[Reason, str] = {  # what to change when a rule leaves nothing
     "takedown": "takedown.txt",
     "opt_out": "nothing: these images carry an opt-out",
     "unsafe": "filter.max_unsafe",
+    "punsafe": "filter.max_punsafe",
+    "nsfw": "filter.max_nsfw",
     "leak": "filter.leak_similarity",
     "licence": "filter.licences or filter.unknown_licence",
     "too_small": "filter.min_side",
     "elongated": "filter.max_aspect",
     "blank": "filter.min_contrast",
     "low_entropy": "filter.min_entropy",
+    "pwatermark": "filter.max_pwatermark",
+    "low_aesthetic": "filter.min_aesthetic",
+    "low_similarity": "filter.min_similarity",
     "low_score": "filter.min_score",
     "low_margin": "filter.min_margin",
     "duplicate": "filter.duplicate_similarity",
@@ -178,13 +186,9 @@ def first_hit(verdicts: Sequence[Verdict], images: int) -> Decision:
 
 
 def check_some_left(decision: Decision) -> None:
-    """Raises UserError with the counts per reason and the key to loosen when nothing is left."""
-    if decision.kept.any():
+    """Raises UserError with the counts per reason and the key to loosen when nothing is left of a pool with images."""
+    if decision.kept.any() or not len(decision.reason):
         return
-    if not len(decision.reason):
-        raise UserError(
-            "data/fetch/pool holds no image; see data/fetch/ledger.parquet for what became of the candidates"
-        )
     counts = {reason: count for reason, count in decision.counts().items() if count}
     worst = max(counts, key=lambda reason: counts[reason])
     told = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webdistill.core.stage import Stage, run
+from webdistill.harness.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
@@ -13,11 +13,17 @@ def main(stage: Stage) -> None:
     settings, task = stage.params, stage.task
     selection = stage.input("data/select/selection.parquet")
     shards = sorted(stage.input("data/score/teacher").glob("*.parquet"))
+    if not shards:
+        dictionary.of_nothing(stage)
+        return
     selected = dictionary.gather(selection, shards, settings.space, len(task.classes))
     built = dictionary.build(selected, settings, task.seed, task.threads)
     with stage.output("prototypes.safetensors") as path:
         facts = {"space": settings.space, "teacher_sha256": dictionary.teacher_of(shards[0])}
-        dictionary.save(built, path, facts)
+        dictionary.save(dictionary.tensors(built), path, facts)
+    with stage.output("random.safetensors") as path:
+        dictionary.save(dictionary.noise(built, task.seed), path, facts)
+    dictionary.write_empty(stage, "constant", "drawn", "none")
     with stage.output("assignment.parquet") as path:
         write_table(dictionary.assignment(selected, built.clusters), path)
     judged = quality.judge(selected, built)

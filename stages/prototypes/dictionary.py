@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from webdistill.clustering import (
     project,
 )
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_table
+from webdistill.core.files import read_table, write_table
+from webdistill.harness.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -129,22 +130,55 @@ def build(selected: Selected, settings: Prototypes, seed: int, threads: int) -> 
     )
 
 
-def save(dictionary: Dictionary, path: Path, facts: dict[str, str]) -> None:
-    """Write prototypes.safetensors, `facts` in its header.
-
-    As one JSON string, since safetensors keeps no order among several header keys.
-    """
-    tensors = {
+def tensors(dictionary: Dictionary) -> dict[str, NDArray[np.float32]]:
+    """What prototypes.safetensors holds."""
+    return {
         "prototypes": dictionary.prototypes,
         "prior": dictionary.prior,
         "pca_mean": dictionary.projection.mean,
         "pca_components": dictionary.projection.components,
         "centroids": dictionary.clusters.centroids,
     }
+
+
+def noise(dictionary: Dictionary, seed: int) -> dict[str, NDArray[np.float32]]:
+    """The control of KDCI: normal numbers with every dimension's mean and standard deviation over the prototypes."""
+    known = dictionary.prototypes
+    drawn = np.random.default_rng([seed, 2]).standard_normal(known.shape)
+    random = known.mean(0) + known.std(0) * drawn
+    return {"prototypes": random.astype(np.float32), "prior": dictionary.prior}
+
+
+def save(tensors: Mapping[str, NDArray[np.float32]], path: Path, facts: dict[str, str]) -> None:
+    """Write a dictionary, `facts` in its header.
+
+    As one JSON string, since safetensors keeps no order among several header keys.
+    """
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     path.write_bytes(
         in_bytes(contiguous, metadata={"webdistill": json.dumps(facts, sort_keys=True)})
     )
+
+
+def write_empty(stage: Stage, *names: str) -> None:
+    """Dictionaries of nothing, always the same: who asks for no prototypes depends on none."""
+    for name in names:
+        with stage.output(f"{name}.safetensors") as path:
+            save({}, path, {})
+
+
+def of_nothing(stage: Stage) -> None:
+    """The outputs for an empty pool."""
+    from stages.prototypes.quality import COLUMNS
+
+    write_empty(stage, "prototypes", "random", "constant", "drawn", "none")
+    types = (("id", pa.string()), ("prototype", pa.int32()), ("distance", pa.float32()))
+    with stage.output("assignment.parquet") as path:
+        write_table(pa.schema(list(types)).empty_table(), path)
+    with stage.output("clusters.csv") as path:
+        path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    stage.metrics({"images": 0, "prototypes": 0})
+    stage.log("no image was selected, so there are no prototypes")
 
 
 def teacher_of(shard: Path) -> str:

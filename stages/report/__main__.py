@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webdistill.core.stage import Stage, run
+from webdistill.harness.stage import Stage, run
 
 
 def main(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from stages.report.evidence import Evidence
 from stages.report.html import printable
+from stages.report.sections.cautions import cautions, origin
 from stages.report.sections.funnel import steps
 from stages.report.sections.rebuild import params_digest
 from stages.report.sections.sources import licences, used
@@ -16,7 +17,7 @@ from stages.report.wording import NO_BREAK, count, half_width, percent, short
 
 MOST_LICENCES = 20
 CITATION = (
-    "## Citation\n\nCite webdistill as its `CITATION.cff` says, the paper of the method "
+    "## Citation\n\nCite webdistill by its `CITATION.cff`, the paper of the method "
     "(docs/methods.md names it), and the creators of the images where you show any."
 )
 
@@ -57,7 +58,7 @@ def _front(evidence: Evidence) -> str:
         "---",
         "pipeline_tag: image-classification",
         "library_name: onnx",
-        "license: unknown # of the weights; teacher and images have a say in it, see below",
+        "license: unknown # of the weights; it depends on teacher and images, see below",
         "tags: [knowledge-distillation, data-free, web-images, webdistill]",
         "metrics: [accuracy]",
         "model-index:",
@@ -88,16 +89,19 @@ def _test_set(evidence: Evidence) -> str:
 def _head(evidence: Evidence) -> str:
     student, teacher = evidence.measured.student, evidence.measured.teacher
     figures, method = evidence.measured.figures, evidence.params["distill"].get("method", "")
+    source = origin(evidence.collected)
     text = (
-        f"# {plain(student['architecture'])}, distilled with images from the web\n\n"
+        f"# {plain(student['architecture'])}, distilled with {source}\n\n"
         f"A classifier of {len(evidence.classes)} classes at {student['image_size']} px with "
         f"{count(figures['parameters'])} parameters, trained with method `{plain(method)}` on "
-        f"{count(len(evidence.collected.selected))} images from the web. Its teacher is "
+        f"{count(len(evidence.collected.selected))} {source}. Its teacher is "
         f"{plain(teacher.get('name') or teacher['architecture'])} ({count(figures['teacher_parameters'])} parameters); "
         "the teacher's own training images were not used."
     )
     if evidence.truth is not None:
         text += f"\n\n> {BANNER}"
+    for sentence in cautions(evidence):
+        text += f"\n\n> {plain(sentence)}"
     return (
         text
         + "\n\nClasses, in output order: "
@@ -124,6 +128,7 @@ def _accuracy(evidence: Evidence) -> str:
         ("negative log-likelihood, nats", f"{figures['nll']:.4f}", ""),
         ("parameters", count(figures["parameters"]), count(figures["teacher_parameters"])),
         ("multiply-adds per image", short(figures["multiply_adds"]), _teacher_work(figures)),
+        *_int8_rows(figures),
     ]
     by_class = [
         (
@@ -138,6 +143,20 @@ def _accuracy(evidence: Evidence) -> str:
         "± is the 95 % interval of the sample, seeds vary besides.\n\n"
         + _table(("", "student", "teacher"), [*rows, *by_class])
     )
+
+
+def _int8_rows(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Of the exported files: size, and the accuracy of int8."""
+    if "int8_top1" not in figures:
+        return []
+    return [
+        ("top-1 of the int8 export", percent(figures["int8_top1"]), ""),
+        (
+            "bytes, float32 and int8",
+            f"{short(figures['onnx_bytes'])}, {short(figures['int8_bytes'])}",
+            short(figures["teacher_bytes"]),
+        ),
+    ]
 
 
 def _teacher_work(figures: Mapping[str, float]) -> str:
@@ -168,16 +187,43 @@ def _use(evidence: Evidence) -> str:
         f"Meant for: pictures of the classes above, at {size} px, where a wrong answer costs little or a person sees "
         "it. Not meant for: decisions about people, and pictures that show none of the classes, which get one all the "
         "same.\n\n"
-        f"`student.onnx` takes RGB images in [0, 1], `[batch, 3, {size}, {size}]` float32, and normalises them itself; "
-        "it was checked against torch before this card was written.\n\n"
+        f"{_preprocessing(evidence, size)}\n\n"
+        "`python -m webdistill predict data/evaluate/student.onnx PICTURES ...` does all of that and prints class and "
+        "probability of each; it takes the int8 file and the folder `data/distill/student`, too. In your own program:"
+        "\n\n"
         "```python\nimport numpy as np, onnxruntime\n\n"
         'session = onnxruntime.InferenceSession("data/evaluate/student.onnx")\n'
-        f"images = np.zeros((1, 3, {size}, {size}), np.float32)\n"
+        f"images = np.zeros((1, 3, {size}, {size}), np.float32)  # RGB in [0, 1]\n"
         '(logits,) = session.run(["logits"], {"images": images})\n```\n\n'
         "As a torch module, to train it further:\n\n"
         "```python\nfrom pathlib import Path\nfrom webdistill.models.checkpoint import load_network\n\n"
         'student = load_network(Path("data/distill/student"))\n```'
     )
+
+
+def _preprocessing(evidence: Evidence, size: int) -> str:
+    mean, std = (
+        ", ".join(f"{value:.4g}" for value in evidence.measured.student[key])
+        for key in ("mean", "std")
+    )
+    int8 = (
+        " `int8/student_int8.onnx` has the same input and output; its ranges come from training pictures."
+        if "int8_top1" in evidence.measured.figures
+        else ""
+    )
+    return (
+        "How a picture becomes an input:\n\n"
+        "1. decode to 8-bit RGB, turned upright as its EXIF says, transparency over white;\n"
+        f"2. resize the shorter side to {size} px, bicubic with antialiasing (`Image.Resampling.BICUBIC` of Pillow);\n"
+        f"3. cut out the centre, {size} x {size} px;\n"
+        f"4. divide by 255 and order the axes as `[batch, 3, {size}, {size}]` float32;\n"
+        f"5. for the torch module alone: subtract the mean ({mean}) and divide by the standard deviation ({std}) of "
+        f"red, green and blue. The ONNX files do this themselves.\n\n"
+        f"`student.onnx` was checked against torch before this card was written.{int8}"
+    )
+
+
+OWN = ("optimizer", "lr", "weight_decay", "temperature")  # null = the method's own
 
 
 def _training(evidence: Evidence) -> str:
@@ -186,8 +232,10 @@ def _training(evidence: Evidence) -> str:
     shown = {key: value for key, value in settings.items() if not isinstance(value, dict)}
     if isinstance(own, dict):
         shown |= {f"{settings['method']}.{key}": value for key, value in own.items()}
-    if settings["deconfound"]["enabled"]:
+    if settings["deconfound"]["dictionary"] != "none":
         shown |= {f"deconfound.{key}": v for key, v in settings["deconfound"].items()}
+    shown |= {key: "the method's own" for key in OWN if shown.get(key, 0) is None}
+    shown |= {"trained on": evidence.measured.student.get("trained_on", "")}
     rows = [(f"`{plain(key)}`", plain(value)) for key, value in shown.items()]
     return (
         "## Training\n\nThe last epoch is released, not the one that did best on the test images, which the training "

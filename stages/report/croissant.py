@@ -8,8 +8,9 @@ from typing import Any
 
 from stages.report.evidence import HIDDEN, Evidence, Shard
 from stages.report.html import printable
+from stages.report.ledger import UNKNOWN
 from stages.report.sections.rebuild import params_digest
-from stages.report.sections.sources import UNKNOWN, licences, pooled
+from stages.report.sections.sources import licences, pooled
 from stages.report.wording import count
 
 Json = dict[str, Any]
@@ -40,7 +41,7 @@ IMAGES: Mapping[str, tuple[str, str]] = {  # column of the pool -> its type and 
     "width": ("sc:Integer", "pixels"),
     "height": ("sc:Integer", "pixels"),
     "query": ("sc:Text", "the keyword it was searched with; no verified label"),
-    "caption": ("sc:Text", "text its source has for it, as it stands; may be anything"),
+    "caption": ("sc:Text", "the source's own text for it, unchanged; may be anything"),
 }
 SOURCES: Mapping[str, tuple[str, str]] = {  # column of the ledger -> its type and meaning
     "row": ("sc:Integer", "number of the candidate"),
@@ -52,7 +53,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {  # column of the ledger -> its type a
     "licence_url": ("sc:Text", "of that licence, as the source states it"),
     "creator": ("sc:Text", "of the picture, as the source states it"),
     "landing_page": ("sc:Text", "page the picture belongs to"),
-    "attribution": ("sc:Text", "line the source asks for"),
+    "attribution": ("sc:Text", "attribution that the source requires"),
     "opt_out": ("sc:Text", "the owner's objection that was found, if any"),
     "robots": ("sc:Text", "verdict of the host's robots.txt"),
 }  # fmt: skip

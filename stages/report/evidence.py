@@ -6,45 +6,23 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from stages.report.columns import Columns, Names, batches, names, words
 from stages.report.pictures import Album
 from webdistill.core.errors import UserError
 from webdistill.core.files import MANIFEST, read_json, read_table
-from webdistill.kept import Kept
+from webdistill.experiments import Kept
 
-HIDDEN = ("opt_out", "takedown", "unsafe")  # images dropped for these reasons are shown to nobody
-SCORES = (
-    "query",
-    "query_class",
-    "clip_class",
-    "score",
-    "margin",
-)  # of embed; classes are places in task.classes
-
-
-@dataclass(frozen=True)
-class Drop:
-    """One image the filter dropped; `value` against `threshold` decided, `other` is the image it repeats."""
-
-    id: str
-    reason: str
-    value: float
-    threshold: float
-    other: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The teacher's class of an image, its softmax probability, and the entropy of all of them in nats."""
-
-    label: int
-    confidence: float
-    entropy: float = math.nan  # of the pool's images only
+# Images dropped for these reasons are shown to nobody.
+HIDDEN = ("opt_out", "takedown", "unsafe", "punsafe", "nsfw")
+SCORES = ["query", "query_class", "clip_class", "score", "margin"]  # of embed; classes are places
 
 
 @dataclass(frozen=True)
@@ -58,25 +36,35 @@ class Shard:
 
 @dataclass(frozen=True)
 class Collected:
-    """The pool and what every stage said about its images; maps go from id."""
+    """The pool and what every stage said about its images, as columns."""
 
     ledger: pa.Table
-    scores: Mapping[
-        str, Mapping[str, Any]
-    ]  # query, query_class, clip_class, score, margin, width, height
-    kept: Sequence[str]
-    dropped: Sequence[Drop]
-    teacher: Mapping[str, Verdict]
-    selected: Mapping[str, Verdict]
-    nearest: Mapping[int, Sequence[str]]  # prototype -> its images, nearest first
+    scores: Columns  # query, query_class, clip_class, score, margin, width, height
+    kept: Columns  # ids alone
+    dropped: Columns  # reason, value against threshold, other: the image that it repeats, or b""
+    teacher: Columns  # label, confidence (softmax), entropy of its probabilities in nats
+    selected: Columns  # label, confidence
+    nearest: Mapping[int, Names]  # prototype -> its images, nearest first
     pool: Album
     tests: Album
     shards: Sequence[Shard]  # of the pool
 
-    @property
-    def hidden(self) -> set[str]:
+    @cached_property
+    def hidden(self) -> Columns:
         """Ids of images that must not be shown."""
-        return {drop.id for drop in self.dropped if drop.reason in HIDDEN}
+        return Columns(self.dropped.ids[np.isin(self.dropped["reason"], HIDDEN)])
+
+
+@dataclass(frozen=True)
+class Confounder:
+    """A prototype of the student's compensation, as distill measured it."""
+
+    prototype: int
+    attention: float  # mean share over images, and its standard deviation
+    spread: float
+    push: float  # root mean square change of the logits at one standard deviation more
+    moves: Sequence[tuple[str, float]]  # class -> change of its logit, the most lowered first
+    asking: Sequence[str]  # ids of the images that ask for it most
 
 
 @dataclass(frozen=True)
@@ -92,6 +80,7 @@ class Measured:
     student: Mapping[str, Any]
     teacher: Mapping[str, Any]
     pictures: Mapping[str, bytes]  # of the training, file name -> PNG
+    confounders: Sequence[Confounder] = ()
 
 
 @dataclass(frozen=True)
@@ -108,58 +97,91 @@ class Evidence:
     truth: pa.Table | None
 
 
-def read_drops(path: Path) -> list[Drop]:
+def read_drops(path: Path) -> Columns:
     """The rows of dropped.parquet."""
     table = read_table(path, ["id", "reason", "value", "threshold", "other"])
-    return [Drop(**row) for row in table.to_pylist()]
+    return Columns(
+        names(table["id"]),
+        reason=words(table["reason"]),
+        value=table["value"].to_numpy().astype(float),
+        threshold=table["threshold"].to_numpy().astype(float),
+        other=names(pc.fill_null(table["other"], "")),
+    )
 
 
-def read_facts(scores: Path, pool: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """id -> the columns of scores.parquet with width and height of the pool."""
-    rows = read_table(scores, ["id", *SCORES]).to_pylist()
-    facts = {row.pop("id"): row for row in rows}
-    for path in pool:
-        for row in read_table(path, ["id", "width", "height"]).to_pylist():
-            facts.setdefault(row["id"], {}).update(width=row["width"], height=row["height"])
-    return facts
+def read_facts(scores: Path, pool: Sequence[Path]) -> Columns:
+    """The columns of scores.parquet with width and height of the pool."""
+    table = read_table(scores, ["id", *SCORES])
+    ids = names(table["id"])
+    shapes = [read_table(path, ["id", "width", "height"]) for path in pool]
+    sizes = pa.concat_tables(shapes) if shapes else None
+    found = Columns(
+        ids,
+        query=words(table["query"]),
+        **{name: table[name].to_numpy() for name in SCORES[1:]},
+    )
+    return found if sizes is None else _with_sizes(found, sizes)
 
 
-def read_teacher(shards: Sequence[Path]) -> dict[str, Verdict]:
+def read_teacher(shards: Sequence[Path]) -> Columns:
     """The teacher's verdict on every image of the pool."""
-    found: dict[str, Verdict] = {}
+    ids: list[Names] = []
+    found: list[tuple[np.ndarray, ...]] = []
     for path in shards:
-        table = read_table(path, ["id", "logits"])
-        width = table.schema.field("logits").type.list_size
-        flat = table.column("logits").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        logits = flat.astype(np.float64).reshape(-1, width)
-        top = logits.max(axis=1, keepdims=True)
-        weights = np.exp(logits - top)
-        shares = weights / weights.sum(axis=1, keepdims=True)
-        # -sum p log p, with log p = (z - max z) - log sum exp(z - max z), finite where p is 0
-        logs = (logits - top) - np.log(weights.sum(axis=1, keepdims=True))
-        entropy = -(shares * logs).sum(axis=1)
-        columns = (logits.argmax(axis=1), shares.max(axis=1), entropy)
-        for name, label, confidence, nats in zip(
-            table.column("id").to_pylist(), *columns, strict=True
-        ):
-            found[name] = Verdict(int(label), float(confidence), float(nats))
-    return found
+        for batch in batches(path, ["id", "logits"]):
+            ids.append(names(batch.column("id")))
+            found.append(_verdicts(batch.column("logits")))
+    columns = [np.concatenate(part) for part in zip(*found, strict=True)] or [np.empty(0)] * 3
+    label, confidence, entropy = columns
+    return Columns(
+        np.concatenate(ids) if ids else np.empty(0, "S1"),
+        label=label.astype(np.int32),
+        confidence=confidence,
+        entropy=entropy,
+    )
 
 
-def read_selected(path: Path) -> dict[str, Verdict]:
-    """id -> teacher class and confidence of the training images."""
-    rows = read_table(path, ["id", "teacher_class", "confidence"]).to_pylist()
-    return {row["id"]: Verdict(row["teacher_class"], row["confidence"]) for row in rows}
+def _verdicts(column: pa.FixedSizeListArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(class, its probability, entropy) [n] of the logits [n, K]."""
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    logits = flat.astype(np.float64).reshape(-1, column.type.list_size)
+    top = logits.max(axis=1, keepdims=True)
+    weights = np.exp(logits - top)
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    # -sum p log p, with log p = (z - max z) - log sum exp(z - max z), finite where p is 0
+    logs = (logits - top) - np.log(weights.sum(axis=1, keepdims=True))
+    return logits.argmax(axis=1), shares.max(axis=1), -(shares * logs).sum(axis=1)
 
 
-def read_nearest(path: Path) -> dict[int, list[str]]:
+def read_selected(path: Path) -> Columns:
+    """Teacher class and confidence of the training images."""
+    table = read_table(path, ["id", "teacher_class", "confidence"])
+    return Columns(
+        names(table["id"]),
+        label=table["teacher_class"].to_numpy(),
+        confidence=table["confidence"].to_numpy().astype(float),
+    )
+
+
+def read_nearest(path: Path) -> dict[int, Names]:
     """Prototype -> ids of its images, nearest first (then by id)."""
-    rows = read_table(path, ["id", "prototype", "distance"]).to_pylist()
-    rows.sort(key=lambda row: (row["prototype"], row["distance"], row["id"]))
-    found: dict[int, list[str]] = {}
-    for row in rows:
-        found.setdefault(row["prototype"], []).append(row["id"])
-    return found
+    table = read_table(path, ["id", "prototype", "distance"])
+    ids, prototype = names(table["id"]), table["prototype"].to_numpy()
+    order = np.lexsort((ids, table["distance"].to_numpy(), prototype))
+    ids, prototype = ids[order], prototype[order]
+    numbers, starts = np.unique(prototype, return_index=True)
+    ends = np.append(starts[1:], len(ids))
+    return {int(n): ids[a:b] for n, a, b in zip(numbers, starts, ends[: len(starts)], strict=True)}
+
+
+def _with_sizes(facts: Columns, sizes: pa.Table) -> Columns:
+    shapes = Columns(
+        names(sizes["id"]), **{name: sizes[name].to_numpy() for name in ("width", "height")}
+    )
+    columns = {name: facts[name] for name in SCORES}
+    for name in ("width", "height"):
+        columns[name] = shapes.of(facts.ids, name, 0)
+    return Columns(facts.ids, **columns)
 
 
 def read_shards(pool: Path) -> list[Shard]:
@@ -190,6 +212,25 @@ def read_curve(path: Path) -> dict[str, list[tuple[float, float]]]:
     return curve
 
 
+def read_confounders(path: Path) -> list[Confounder]:
+    """confounders.csv; it has no row without a compensation, or where no image differs from another in it."""
+    found = []
+    for row in read_csv(path, ["prototype", "attention", "spread", "push", "asking"]):
+        moves = [(n.removeprefix("class/"), float(row[n])) for n in row if n.startswith("class/")]
+        moves.sort(key=lambda item: item[1])
+        found.append(
+            Confounder(
+                prototype=int(row["prototype"]),
+                attention=float(row["attention"]),
+                spread=float(row["spread"]),
+                push=float(row["push"]),
+                moves=moves,
+                asking=row["asking"].split(),
+            )
+        )
+    return found
+
+
 def _number(cell: str | None) -> float:
     try:
         return float(cell or "nan")
@@ -217,9 +258,10 @@ def read_measured(
     student: Path,
     teacher: Path,
     pictures: Path,
+    confounders: Path,
     classes: Sequence[str],
 ) -> Measured:
-    """The outputs of evaluate by name; curve, selection history and pictures of distill; both cards."""
+    """The outputs of evaluate by name; those of distill; both cards."""
     bins = read_csv(outputs["calibration.csv"], ["confidence", "accuracy", "count"])
     return Measured(
         figures=read_json(outputs["metrics.json"]),
@@ -233,4 +275,5 @@ def read_measured(
         student=read_json(student),
         teacher=read_json(teacher),
         pictures={path.name: path.read_bytes() for path in sorted(pictures.glob("*.png"))},
+        confounders=read_confounders(confounders),
     )

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 from stages.report import evidence as read
+from stages.report.columns import Columns, Names, names
+from stages.report.ledger import read_ledger
 from stages.report.pictures import Album
 from webdistill.core.files import read_table
-from webdistill.core.stage import Stage
-from webdistill.kept import FOLDER, read_kept
+from webdistill.experiments import FOLDER, read_kept
+from webdistill.harness.stage import Stage
 
-LEDGER = ("row", "id", "url", "status", "licence", "licence_url", "creator", "landing_page")
 TRUTH = ("row", "kind", "shift", "true_class", "keyword_right", "duplicate_of")
 
 
 def gather(stage: Stage) -> read.Evidence:
     """All the page needs. Raises UserError naming what is missing."""
     task = stage.task
-    folder = stage.input("data/fetch/pool")
-    pool = sorted(folder.glob("*.parquet"))
-    collected = read.Collected(
-        ledger=read_table(stage.input("data/fetch/ledger.parquet"), LEDGER),
-        scores=read.read_facts(stage.input("data/embed/scores.parquet"), pool),
-        kept=read_table(stage.input("data/filter/kept.parquet"), ["id"]).column("id").to_pylist(),
-        dropped=read.read_drops(stage.input("data/filter/dropped.parquet")),
-        teacher=read.read_teacher(sorted(stage.input("data/score/teacher").glob("*.parquet"))),
-        selected=read.read_selected(stage.input("data/select/selection.parquet")),
-        nearest=read.read_nearest(stage.input("data/prototypes/assignment.parquet")),
-        pool=Album(pool),
-        tests=Album([stage.input(task.test_images)]),
-        shards=read.read_shards(folder),
+    sections = {"task": task, **stage.settings.sections}
+    collected = collect(
+        stage.input,
+        task.test_images,
+        read.read_nearest(stage.input("data/prototypes/assignment.parquet")),
     )
     return read.Evidence(
         classes=task.classes,
@@ -35,14 +31,38 @@ def gather(stage: Stage) -> read.Evidence:
         measured=_measured(stage),
         kept=read_kept(stage.input(FOLDER)),
         params={
-            n: m.model_dump(mode="json")
-            for n, m in {"task": task, **stage.settings.sections}.items()
+            name: section.model_dump(mode="json", exclude=section.idle())
+            for name, section in sections.items()
         },
-        flat=stage.settings.flat(),
+        flat={
+            key: value
+            for key, value in stage.settings.flat().items()
+            if (path := key.split("."))[1] not in sections[path[0]].idle()
+        },
         inputs=dict(stage.inputs),
         truth=read_table(stage.input("data/quickstart/truth.parquet"), TRUTH)
         if stage.params.truth
         else None,
+    )
+
+
+def collect(
+    opened: Callable[[str], Path], tests: str, nearest: Mapping[int, Names]
+) -> read.Collected:
+    """The pool and what the stages up to `select` said of it; `opened` gives the path of an input."""
+    folder = opened("data/fetch/pool")
+    pool = sorted(folder.glob("*.parquet"))
+    return read.Collected(
+        ledger=read_ledger(opened("data/fetch/ledger.parquet")),
+        scores=read.read_facts(opened("data/embed/scores.parquet"), pool),
+        kept=Columns(names(read_table(opened("data/filter/kept.parquet"), ["id"])["id"])),
+        dropped=read.read_drops(opened("data/filter/dropped.parquet")),
+        teacher=read.read_teacher(sorted(opened("data/score/teacher").glob("*.parquet"))),
+        selected=read.read_selected(opened("data/select/selection.parquet")),
+        nearest=nearest,
+        pool=Album(pool),
+        tests=Album([opened(tests)]),
+        shards=read.read_shards(folder),
     )
 
 
@@ -56,5 +76,6 @@ def _measured(stage: Stage) -> read.Measured:
         student=stage.input("data/distill/student") / "config.json",
         teacher=stage.input(f"{stage.task.teacher}/config.json"),
         pictures=stage.input("data/distill/pictures"),
+        confounders=stage.input("data/distill/confounders.csv"),
         classes=stage.task.classes,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from webdistill.core.params import Section
+from webdistill.core.section import Section
 
 
 class Report(Section):

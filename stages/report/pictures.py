@@ -8,16 +8,20 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from PIL import Image
 
+from stages.report.columns import Columns, Names, names
 from stages.report.html import Child, Html, tag
 from webdistill.core.errors import UserError
 
 AS_IT_IS = 6 * 1024  # bytes up to which the stored file itself is embedded
 SIDE = 96  # px of the longer side of a picture that had to be made smaller
-CACHED_GROUPS = 8
+BATCH = 64  # rows turned into an Arrow array at a time
+CACHED = 64 << 20  # bytes of row groups that are kept
 
 
 class Album:
@@ -25,30 +29,46 @@ class Album:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
-        self._place: dict[str, tuple[int, int, int]] = {}  # id -> file, row group, row in it
         self._groups: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
+        found: list[Names] = []
+        self._of: list[tuple[int, int]] = []  # file and row group of each part of `found`
         for number, path in enumerate(self._paths):
             with self._open(path) as file:
                 for group in range(file.num_row_groups):
-                    ids = file.read_row_group(group, columns=["id"]).column("id").to_pylist()
-                    self._place.update({name: (number, group, row) for row, name in enumerate(ids)})
+                    found.append(names(file.read_row_group(group, columns=["id"])["id"]))
+                    self._of.append((number, group))
+        self._starts = np.cumsum([0, *map(len, found)])
+        self._ids = Columns(np.concatenate(found) if found else np.empty(0, "S1"))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._place
+        return name in self._ids
+
+    def has(self, wanted: Names) -> NDArray[np.bool_]:
+        """Which of these ids are here."""
+        return self._ids.has(wanted)
 
     def data(self, name: str) -> bytes:
         """The stored bytes. Raises KeyError for an id that is not there."""
-        number, group, row = self._place[name]
+        place = self._ids.place(name)
+        if place < 0:
+            raise KeyError(name)
+        part = int(np.searchsorted(self._starts, place, side="right")) - 1
+        number, group = self._of[part]
+        row = place - int(self._starts[part])
         if (number, group) not in self._groups:
             with self._open(self._paths[number]) as file:
-                self._groups[number, group] = file.read_row_group(group, columns=["image"]).column(
-                    "image"
-                )
-            if len(self._groups) > CACHED_GROUPS:
+                # In batches, because a group of large pictures may not fit one Arrow column.
+                batches = file.iter_batches(BATCH, [group], ["image"])
+                found = pa.chunked_array([batch.column(0) for batch in batches])
+            while (
+                self._groups
+                and found.nbytes + sum(g.nbytes for g in self._groups.values()) > CACHED
+            ):
                 self._groups.popitem(last=False)
+            self._groups[number, group] = found
         self._groups.move_to_end((number, group))
-        found: bytes = self._groups[number, group][row].as_py()["bytes"]
-        return found
+        data: bytes = self._groups[number, group][row].as_py()["bytes"]
+        return data
 
     def figure(self, name: str, caption: Child, note: str = "") -> Html:
         """The picture with a caption below; an id without a picture gets an empty frame."""

@@ -19,10 +19,12 @@ _STATUSES = {
     "bad_redirect": "redirect not followed",
     "dns_error": "host name does not resolve",
     "connection_error": "connection failed",
+    "changed": "not the file whose digest the list gives",
     "outside_folder": "path leaves the list's folder",
     "decoder_crash": "crashed the decoder",
+    "failed": "defect of this program",
     "not_an_image": "no image at all",
-    "unsupported_format": "neither JPEG, PNG nor WebP",
+    "unsupported_format": "format that is not read",
     "too_many_pixels": "more pixels than allowed",
     "extreme_shape": "extreme shape",
     "truncated": "file ends too early",
@@ -34,6 +36,11 @@ _REASONS = {
     "leak": "near-duplicate of a test image",
     "licence": "licence not allowed",
     "unsafe": "looks unsafe to CLIP",
+    "punsafe": "unsafe, as its list says",
+    "nsfw": "not safe for work, as its list says",
+    "pwatermark": "watermarked, as its list says",
+    "low_aesthetic": "aesthetic score of its list too low",
+    "low_similarity": "similarity of its list too low",
     "low_score": "CLIP score too low",
     "low_margin": "CLIP margin too small",
     "too_small": "too small",
@@ -43,6 +50,8 @@ _REASONS = {
     "duplicate": "near-duplicate of a kept image",
     "class_cap": "more than enough of its class",
 }
+
+POOL_FREE = ("dafl", "fast", "cmi", "deepinv")  # methods of distill that use no image of the pool
 
 
 def status(name: str) -> str:

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from webdistill.core.stage import Stage, run
+from webdistill.harness.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
     """The teacher looks at every image of the pool once."""
     import shutil
+    from dataclasses import asdict
+    from functools import partial
 
     import torch
 
     from stages.score import teacher
-    from webdistill.core.errors import UserError
     from webdistill.core.files import read_table
+    from webdistill.engine import machine, running
+    from webdistill.engine.jobs import Job, Task
     from webdistill.models.checkpoint import load_network
-    from webdistill.models.names import own_code
 
     task, settings = stage.task, stage.params
     torch.set_num_threads(task.threads)
     network = load_network(stage.input(task.teacher))
     card = network.card
-    own = own_code(*card.built_from)
-    for file in own:
-        stage.input(file)
+    own = stage.networks(*card.built_from)
     teacher.check_card(card, task.classes, task.image_size, settings.other_image_size, task.teacher)
     pool = sorted(stage.input("data/fetch/pool").glob("*.parquet"))
-    images = sum(read_table(shard, ["id"]).num_rows for shard in pool)
+    rows = {shard: read_table(shard, ["id"]).num_rows for shard in pool}
+    images = sum(rows.values())
     if not images:
-        raise UserError(
-            "data/fetch/pool holds no image; "
-            "data/fetch/ledger.parquet says what became of each candidate"
+        stage.log(
+            "warning: data/fetch/pool holds no image; data/fetch/ledger.parquet says what became of each candidate"
         )
     network.net.to("cuda" if torch.cuda.is_available() else "cpu")
     view = teacher.View(
@@ -43,14 +43,19 @@ def main(stage: Stage) -> None:
         batch_size=settings.batch_size,
     )
 
-    facts = (task.threads, torch.__version__, str(network.net.fc.weight.device))
-    work = stage.scratch(*facts, [stage.inputs[file] for file in (*own, task.teacher)])
+    device = network.net.fc.weight.device.type
+    inputs = [stage.inputs[file] for file in (*own, task.teacher)]
+    work = stage.scratch(task.threads, machine.facts(device), inputs)
     targets = {shard: work / view.name(shard) for shard in pool}
-    if earlier := sum(target.exists() for target in targets.values()):
-        stage.log(f"{earlier} of {len(pool)} shards were finished by an earlier run")
-    steps = teacher.score_shards(network, view, targets, task.threads)
-    for _ in stage.progress(steps, total=images, size=int):
-        pass
+    facts = {
+        "device": device,
+        "teacher": task.teacher,
+        "threads": task.threads,
+        "view": asdict(view),
+    }
+    here = partial(teacher.score_shard, network, view, task.threads)
+    jobs = [Job(shard, target, rows[shard]) for shard, target in targets.items()]
+    running.run(stage, Task(teacher.scorer, facts, here), jobs, cpus=task.threads)
     figures = teacher.Figures(len(task.classes))
     with stage.output("teacher") as folder:
         folder.mkdir()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from webdistill.core.params import Section
+from webdistill.core.section import Section
 
 
 class Score(Section):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_table, replace, sha256_file, write_table
+from webdistill.core.files import read_table, sha256_file, write_table
+from webdistill.engine.jobs import Facts, Function
 from webdistill.images.pool import load_images
-from webdistill.models.checkpoint import Card, Network
+from webdistill.models.checkpoint import Card, Network, load_network
 
 Halves = NDArray[np.float16]
 PART_BYTES = 2**28  # decoded pixels in memory at a time
@@ -100,10 +104,26 @@ def forward(
         yield one, two
 
 
+def scorer(facts: Facts) -> Function:
+    """The same on another machine. Raises UserError when the teacher is another one there."""
+    torch.set_num_threads(facts["threads"])
+    network = load_network(Path(facts["teacher"]))
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in facts["view"].items()
+    }
+    view = View(**values)
+    if network.card.sha256 != view.teacher_sha256:
+        raise UserError(
+            f"task.teacher = {facts['teacher']} is another network on {socket.gethostname()}; copy the teacher there"
+        )
+    network.net.to(facts["device"])
+    return partial(score_shard, network, view, 1)
+
+
 def score_shard(
-    network: Network, view: View, shard: Path, target: Path, workers: int
+    network: Network, view: View, workers: int, shard: Path, target: Path
 ) -> Iterator[int]:
-    """Score one pool shard into the file `target`, which appears when complete; yields images done.
+    """Score one pool shard into the file `target`; yields images done.
 
     Raises UserError naming an image whose scores do not fit float16 (no number, or beyond 65504).
     """
@@ -127,9 +147,7 @@ def score_shard(
             features.append(two)
             done += len(one)
             yield len(one)
-    write = target.with_suffix(".part")
-    write_table(table(ids, np.concatenate(logits), np.concatenate(features)), write, view.header())
-    replace(write, target)
+    write_table(table(ids, np.concatenate(logits), np.concatenate(features)), target, view.header())
 
 
 def table(ids: Sequence[str], logits: Halves, features: Halves) -> pa.Table:
@@ -139,17 +157,6 @@ def table(ids: Sequence[str], logits: Halves, features: Halves) -> pa.Table:
         for name, values in (("logits", logits), ("features", features))
     }
     return pa.table({"id": pa.array(ids, pa.string()), **columns})
-
-
-def score_shards(
-    network: Network, view: View, targets: Mapping[Path, Path], workers: int
-) -> Iterator[int]:
-    """Score every pool shard into its target unless an earlier run has; yields images done."""
-    for shard, target in targets.items():
-        if target.exists():
-            yield read_table(shard, ["id"]).num_rows
-        else:
-            yield from score_shard(network, view, shard, target, workers)
 
 
 class Figures:
@@ -173,10 +180,10 @@ class Figures:
     def metrics(self) -> dict[str, float]:
         """Means over the pool; entropy in nats."""
         images = int(self.counts.sum())
-        return {
-            "images": images,
-            "mean_confidence": round(self.confidence / images, 6),
-            "mean_entropy": round(self.entropy / images, 6),
-            "largest_class_share": round(float(self.counts.max()) / images, 6),
-            "smallest_class_share": round(float(self.counts.min()) / images, 6),
+        sums = {
+            "mean_confidence": self.confidence,
+            "mean_entropy": self.entropy,
+            "largest_class_share": float(self.counts.max()),
+            "smallest_class_share": float(self.counts.min()),
         }
+        return {"images": images} | {k: round(v / images, 6) for k, v in sums.items() if images}

@@ -1,4 +1,4 @@
-from webdistill.core.stage import Stage, run
+from webdistill.harness.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
@@ -7,10 +7,10 @@ def main(stage: Stage) -> None:
 
     from stages.search.asking import remote_rows
     from stages.search.candidates import collect
+    from stages.search.folders import without_class
     from stages.search.keywords import Keywords
     from stages.search.local import open_local
     from stages.search.providers import chosen
-    from webdistill.core.errors import UserError
     from webdistill.core.files import remove, write_table
 
     name, pages = stage.params.local, stage.work / "pages"
@@ -19,15 +19,23 @@ def main(stage: Stage) -> None:
     remote = remote_rows(chosen(stage.params), keywords, pages, stage.progress)
     found = collect(chain(local.rows(), remote), keywords, stage.params.negative)
     if not found.table.num_rows:
-        raise UserError(
-            f"{name} holds no candidate, neither a URL nor an image; check search.local"
+        stage.log(
+            f"warning: {name} holds no candidate, neither a URL nor an image; check search.local, unless "
+            "distill.method makes all images itself"
         )
     with stage.output("candidates.parquet") as out:
         header = {"local": name, "files": json.dumps(local.facts(found.table))}
         write_table(found.table, out, header)
-    stage.metrics(found.counts)
+    lost = local.lost()
+    stage.metrics({**found.counts, "rows_unreadable": sum(one.count for one in lost.values())})
     stage.when_published(lambda: remove(pages))
     stage.log(f"{found.table.num_rows:,} candidates from {found.counts['rows']:,} rows")
+    for one, rows in lost.items():
+        stage.log(
+            f"{rows.count:,} rows of {one} left out, which are not as its first: {rows.where()}"
+        )
+    if told := without_class(found.table):
+        stage.log(told)
     for reason, count in local.left_out.items():
         stage.log(f"{count:,} {reason} in {name} left out")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from stages.search.found import PROVIDERS, SCHEMA, SOURCES, Found
+from stages.search.found import PROVIDERS, SCHEMA, SOURCES, TYPES, Found
 from stages.search.keywords import Keywords, plain, whole_words
-from webdistill.web.normalise import SCHEME, normalise_url, strip_secrets
+from webdistill.web.normalise import SCHEME, normalise_url, sameness, strip_secrets, web_address
 
 NO_OPT_OUT = frozenset({"", "0", "false", "no", "none", "null", "nan"})
 ADDRESS = re.compile(r"https?://[^\s<>\"']+", re.IGNORECASE)
@@ -51,7 +51,7 @@ def _tidy(one: Found, keywords: Keywords) -> Found:
         caption=_without_secrets(one.caption),
         licence_url=strip_secrets(one.licence_url),
         creator=_without_secrets(one.creator),
-        landing_page=strip_secrets(one.landing_page),
+        landing_page=strip_secrets(web_address(one.landing_page)),
         attribution=_without_secrets(one.attribution),
         opt_out="" if one.opt_out.lower() in NO_OPT_OUT else one.opt_out,
     )
@@ -63,11 +63,11 @@ def _without_secrets(text: str) -> str:
 
 
 def _address(one: Found) -> str:
-    """What makes two rows the same image for us: the URL, or the path of the file; "" if it has neither."""
+    """What makes two rows the same image for us: the URL, however spelt, or the path of the file; "" without either."""
     if one.source == "file" or (one.url and not SCHEME.match(one.url)):
         folder = one.file if one.source == "file" else posixpath.dirname(one.file)
         return "file:" + posixpath.normpath(posixpath.join(folder, one.url))
-    return one.url
+    return sameness(one.url)
 
 
 class _Rows:
@@ -124,7 +124,7 @@ class _Rows:
         if self._block:
             columns = zip(*self._block, strict=True)
             arrays = [
-                pa.array(values, pa.int64()) if field.name == "row" else _strings(values)
+                pa.array(values, field.type) if field.name in TYPES else _strings(values)
                 for field, values in zip(SCHEMA, columns, strict=True)
             ]
             self._blocks.append(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))

@@ -1,61 +1,82 @@
-"""What the columns of other people's lists are called, and what their cells say as text."""
+"""What the columns of other people's lists are called, and which of them say what we want to know."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from stages.search.cells import WEB
 from webdistill.core.errors import UserError
 
 # Our column -> names that mean it, in lower case without signs. The first group with a match decides; two matches
-# in one group are a question to the user.
+# in one group are a question to the user. A cell that is empty there is filled from the groups after it, but for the
+# address: a path is no second best of an address.
 NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "url": (
-        ("url", "imageurl", "imgurl", "imagelink", "photoimageurl", "contenturl", "originalurl"),
+        (
+            "url", "imageurl", "imgurl", "imagelink", "photoimageurl", "contenturl", "originalurl", "downloadurl",
+            "accessuri", "mediaurl",
+        ),
+        ("identifier",),
         ("path", "filepath", "imagepath", "filename", "imagefile", "imagefilename", "file"),
     ),
     "image": (("image", "img", "picture", "imagebytes", "jpg", "jpeg", "png", "webp", "bytes"),),
     "query": (("query", "keyword", "searchterm"),),
     "caption": (
         ("caption", "text", "txt", "alttext", "alt"),
+        ("captionreferencedescription",),  # of WIT
+        ("captionattributiondescription",),
+        ("captionalttextdescription",),
         ("captions", "texts", "description", "imagedescription"),
         ("title",),
+        ("pagetitle",),
+        ("scientificname", "taxonname"),
     ),
     "licence": (("licence", "license", "licencename", "licensename"),),
     "licence_url": (("licenceurl", "licenseurl"),),
-    "creator": (("creator", "author", "artist", "photographer", "creatorname", "authorname"),),
+    "creator": (
+        ("creator", "author", "artist", "photographer", "creatorname", "authorname"),
+        ("rightsholder",),
+        ("unickname", "usernickname"),  # of YFCC100M
+        ("observerid",),  # of iNaturalist's open data
+    ),
     "landing_page": (
         ("landingpage", "foreignlandingurl", "landingurl", "originallandingurl"),
         ("pageurl", "sourceurl"),
+        ("references",),
     ),
     "attribution": (("attribution", "credit"),),
     "opt_out": (("optout",),),
-}
+    "sha256": (("sha256",),),
+    "md5": (("md5", "originalmd5"),),
+    "punsafe": (("punsafe",),),
+    "nsfw": (("nsfw",), ("nsfwscoreopennsfw2",), ("nsfwscoregantman",), ("nsfwscore",)),
+    "pwatermark": (("pwatermark",), ("watermarkscore",)),
+    "aesthetic": (("aesthetic",), ("aestheticscore",), ("aestheticscorelaionv2",)),
+    "similarity": (
+        ("similarity",),
+        ("clipl14similarityscore", "clipsimilarityvitl14"),
+        ("clipb32similarityscore", "clipsimilarityvitb32"),
+    ),
+}  # fmt: skip
 TEXTS = tuple(name for name in NAMES if name != "image")
-UNKNOWN = frozenset({"?", "nan", "null", "none"})  # LAION writes an unknown licence as ?
-DEEPEST = 8  # levels of lists within lists in a cell
-ABOUT_RIGHTS = ("licence", "licence_url", "creator")
+# Names that mean this in some lists and other things in others: only with web addresses in their cells.
+DOUBTFUL = frozenset({"identifier", "references"})
+ADDRESSES = re.compile(r"url|uri|link|href|src|path|file|image|img|photo|picture|media")
+Peek = Callable[[str], Sequence[str]]  # column -> cells from the list's beginning
 
 
 def matching(ours: str, present: Sequence[str]) -> list[str]:
     """The columns that may be ours: ours itself, else the first group of names that has any."""
-    if ours in present:
-        return [ours]
-    for group in NAMES[ours]:
-        if found := [name for name in present if _letters(name) in group]:
-            return found
-    return []
+    return next(iter(_groups(ours, present)), [])
 
 
-@lru_cache(maxsize=1000)
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def assign(path: Path, present: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Our text column -> the list's, for all it has; `columns` (from params.yaml) goes before names that we know.
+def assign(
+    path: Path, present: Sequence[str], columns: Mapping[str, str], peek: Peek
+) -> dict[str, list[str]]:
+    """Our column -> the list's, best first; `columns` (from params.yaml) goes before names that we know.
 
     Raises UserError when `columns` names one that is not there, or when two could be meant.
     """
@@ -65,14 +86,15 @@ def assign(path: Path, present: Sequence[str], columns: Mapping[str, str]) -> di
             raise UserError(
                 f"search.columns.{ours}: {path} has no column '{theirs}'; it has {', '.join(present)}"
             )
+    free = [name for name in present if name not in columns.values() and _is_meant(name, peek)]
     for ours in TEXTS:
         named = columns.get(ours)
-        free = [name for name in present if name not in columns.values()]
-        found = [named] if named is not None else matching(ours, free)
-        if len(found) > 1:
-            raise UserError(ambiguous(path, ours, found))
-        if found:
-            chosen[ours] = found[0]
+        groups = [[named]] if named is not None else _groups(ours, free)
+        if not groups:
+            continue
+        if len(groups[0]) > 1:
+            raise UserError(ambiguous(path, ours, groups[0]))
+        chosen[ours] = [group[0] for group in groups][: 1 if ours == "url" else None]
     return chosen
 
 
@@ -84,20 +106,37 @@ def ambiguous(path: Path, ours: str, found: Sequence[str]) -> str:
     )
 
 
-def text(value: object, depth: int = 0) -> str:
-    """Any cell as text: null -> "", lists joined by a comma; what is nested too deeply is left out."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, (list, tuple)):
-        inner = (text(one, depth + 1) for one in value) if depth < DEEPEST else ()
-        return ", ".join(filter(None, inner))
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace").strip()
-    return str(value).strip()
+def no_address(path: Path, present: Sequence[str], peek: Peek) -> UserError:
+    """The error for a list without a column of addresses; it proposes one only if that has some, or is called so."""
+    likely = [name for name in present if _has_addresses(name, peek)]
+    likely += [name for name in present if ADDRESSES.search(name.lower()) and not _is_id(name)]
+    example = f", such as `columns: {{url: {likely[0]}}}`," if likely else " as `columns.url`"
+    return UserError(
+        f"{path} has no column 'url'; it has {', '.join(present)}; name the one with the addresses{example} "
+        "under search in params.yaml"
+    )
 
 
-def known(ours: str, value: str) -> str:
-    """`value`, or "" where a list writes that it does not know."""
-    return "" if ours in ABOUT_RIGHTS and value.lower() in UNKNOWN else value
+def _groups(ours: str, present: Sequence[str]) -> list[list[str]]:
+    first = [[ours]] if ours in present else []
+    found = [[name for name in present if letters(name) in group] for group in NAMES[ours]]
+    return first + [group for group in found if group and group != [ours]]
+
+
+@lru_cache(maxsize=1000)
+def letters(name: str) -> str:
+    """A column's name in lower case without signs."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _is_meant(name: str, peek: Peek) -> bool:
+    return letters(name) not in DOUBTFUL or _has_addresses(name, peek)
+
+
+def _has_addresses(name: str, peek: Peek) -> bool:
+    filled = [cell for cell in peek(name) if cell.strip()]
+    return 2 * sum(bool(WEB.match(cell)) for cell in filled) > len(filled)
+
+
+def _is_id(name: str) -> bool:
+    return re.search(r"id$|key|hash|index|width|height|size", letters(name)) is not None

@@ -14,7 +14,7 @@ from stages.search.found import Ask
 from stages.search.keywords import Keywords
 from stages.search.local import open_local
 from stages.search.providers import Provider, chosen
-from webdistill.core.stage import Stage
+from webdistill.harness.stage import Stage
 
 NO_CLASS = "(no class)"
 
@@ -32,6 +32,11 @@ def overview(stage: Stage) -> list[str]:
         with contextlib.closing(Asking(provider, None)) as ask:
             counts[provider.name] = count_remote(provider, ask, keywords)
     lines = table(counts, stage.task.classes)
+    for name, lost in local.lost().items():
+        lines += [
+            "",
+            f"{lost.count:,} rows of {name} left out, which are not as its first: {lost.where()}",
+        ]
     if providers:
         asked = " and ".join(one.name for one in providers)
         lines += [

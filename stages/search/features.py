@@ -27,7 +27,7 @@ def class_name(value: Any, names: list[str] | None) -> Any:
     return names[value] if 0 <= value < len(names) else None
 
 
-def query_column(classes: Mapping[str, list[str]], chosen: Mapping[str, str]) -> dict[str, str]:
+def query_column(classes: Mapping[str, list[str]], chosen: Mapping[str, object]) -> dict[str, str]:
     """The only column of class numbers says what was looked for, unless another one does."""
     return {"query": next(iter(classes))} if len(classes) == 1 and "query" not in chosen else {}
 

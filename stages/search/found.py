@@ -17,7 +17,7 @@ class Found(NamedTuple):  # a tuple, not a dataclass: made a million times, one 
     source: str = "http"  # http | file | embedded | tar
     file: str = ""  # the list, tar or folder that holds the bytes
     row: int = 0  # of the list; running number of the member in the tar
-    provider: str = ""  # list | folder | webdataset | openverse | wikimedia
+    provider: str = ""  # list | folder | webdataset | openverse | wikimedia | inaturalist
     query: str = ""
     caption: str = ""
     licence: str = ""
@@ -26,8 +26,17 @@ class Found(NamedTuple):  # a tuple, not a dataclass: made a million times, one 
     landing_page: str = ""
     attribution: str = ""
     opt_out: str = ""
+    sha256: str = ""  # of the bytes that the list's makers saw at the address
+    md5: str = ""
+    punsafe: float | None = None  # scores that lists bring along; None where one has none
+    nsfw: float | None = None
+    pwatermark: float | None = None
+    aesthetic: float | None = None
+    similarity: float | None = None
 
 
 SOURCES = ("embedded", "file", "http", "tar")
-PROVIDERS = ("list", "folder", "webdataset", "openverse", "wikimedia")
-SCHEMA = pa.schema([(name, pa.int64() if name == "row" else pa.string()) for name in Found._fields])
+PROVIDERS = ("list", "folder", "webdataset", "openverse", "wikimedia", "inaturalist")
+SCORES = ("punsafe", "nsfw", "pwatermark", "aesthetic", "similarity")
+TYPES = {"row": pa.int64(), **dict.fromkeys(SCORES, pa.float64())}
+SCHEMA = pa.schema([(name, TYPES.get(name, pa.string())) for name in Found._fields])

@@ -1,39 +1,44 @@
-"""Lists of images: CSV and TSV with a header or without, Parquet with images or without, columns of any name."""
+"""Lists of images: text with a header or without, JSON, Parquet with images or without, columns of any name."""
 
 from __future__ import annotations
 
 import csv
-import re
+import lzma
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from stages.search.columns import ambiguous, assign, known, matching, text
+from stages.search.cells import text
+from stages.search.columns import Peek, ambiguous, assign, matching, no_address
+from stages.search.datasets import Source, plain, special
 from stages.search.features import class_name, class_names, query_column
 from stages.search.found import Found
+from stages.search.layout import SEEN, look, sources
+from stages.search.rows import Row, found_in
+from stages.search.textlines import PACKED, Lines, Lost, cells, objects, whole_lines
 from webdistill.core.errors import UserError
-from webdistill.web.normalise import SCHEME, normalise_url
 
-ENDINGS = (".csv", ".tsv", ".parquet")
+ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 ROWS = 1 << 13  # rows of addresses in memory at a time,
 PICTURES = 1 << 2  # or of images
 BUFFER = 1 << 20  # bytes of a Parquet list read ahead
-BLOCK = 1 << 22  # bytes of a text list read at a time: the longest row it may have
-WEB = re.compile(r"\s*https?://", re.IGNORECASE)
+Rows = Iterator[Row]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """A text list's columns; without a header they are called 1, 2, 3, and so on."""
-
-    names: list[str]
-    header: bool
-    first: list[str]  # the cells of the first row
+def ending(name: str) -> str:
+    """What kind of list a file's name promises, such as ".csv" of a.csv.gz; "" where it promises none."""
+    path = Path(name.lower())
+    last = Path(path.stem).suffix if path.suffix in PACKED else path.suffix
+    packed = path.suffix in PACKED and last == ".parquet"  # which packs its pages itself
+    return last if last in ENDINGS and not packed else ""
 
 
 def image_column(path: Path, columns: Mapping[str, str]) -> str:
@@ -44,6 +49,9 @@ def image_column(path: Path, columns: Mapping[str, str]) -> str:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from None
+    for name, count in Counter(schema.names).items():
+        if count > 1:  # neither can be asked for by its name
+            raise UserError(f"{path} has {count} columns '{name}'; rename all but one")
     named = columns.get("image")
     if named is not None:
         if named in schema.names and not _holds_bytes(schema.field(named).type):
@@ -64,35 +72,36 @@ def image_column(path: Path, columns: Mapping[str, str]) -> str:
 
 
 def list_rows(
-    path: Path, name: str, folder: str, columns: Mapping[str, str], image: str
+    path: Path, name: str, folder: str, columns: Mapping[str, str], image: str, lost: Lost
 ) -> Iterator[Found]:
     """The rows of the list at `path`, which candidates call `name`; local paths in it start at `folder`.
 
-    `columns`: our column -> the list's, where ours are not found by their names; `image`: what `image_column` said.
-    Raises UserError when the list is unreadable, has neither addresses nor images, or columns of unclear meaning.
+    `columns`: our column -> the list's, where ours are not found by their names; `image`: what `image_column` said;
+    `lost`: counts the rows that cannot be read. Raises UserError when that is all of them, when the list has neither
+    addresses nor images, or columns of unclear meaning.
     """
-    suffix = path.suffix.lower()
+    lost.count, lost.lines = 0, []  # a list may be read again
+    row, beside = -1, path.parent
     try:
-        batches = (
-            _parquet(path, columns, image) if suffix == ".parquet" else _csv(path, suffix, columns)
-        )
-        row = 0
-        for texts, embedded in batches:
-            fields = list(texts)
-            for holds, *values in zip(embedded, *texts.values(), strict=True):
-                yield _found(dict(zip(fields, values, strict=True)), holds, name, folder, row)
-                row += 1
-    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
+        for row, (values, holds) in enumerate(_rows(path, columns, image, lost)):
+            yield from found_in(values, holds, name, folder, row, beside)
+    except (
+        pa.ArrowException, OSError, UnicodeError, csv.Error, EOFError, zlib.error, lzma.LZMAError,
+    ) as error:  # fmt: skip
         raise _unreadable(path, error) from None
+    if lost.count and row < 0:
+        raise UserError(
+            f"search.local: cannot read {path}: not one row is as its first ({lost.where()})"
+        )
 
 
-def _found(texts: dict[str, str], holds: bool, name: str, folder: str, row: int) -> Found:
-    url = texts.pop("url", "")
-    if holds:
-        return Found(url, "embedded", name, row, "list", **texts)
-    if not url or SCHEME.match(url):
-        return Found(url, "http", "", row, "list", **texts)
-    return Found(normalise_url(url), "file", folder, row, "list", **texts)
+def _rows(path: Path, columns: Mapping[str, str], image: str, lost: Lost) -> Rows:
+    kind = ending(path.name)
+    if kind == ".parquet":
+        return _parquet(path, columns, image)
+    if kind in (".jsonl", ".ndjson"):
+        return _json(path, columns, lost)
+    return _text(path, kind, columns, lost)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -100,112 +109,109 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"search.local: cannot read {path}: {reason}")
 
 
-def _need(path: Path, present: Sequence[str], hint: str = "") -> UserError:
-    listed = f"it has {', '.join(present)}" + hint
-    return UserError(
-        f"{path} has no column 'url'; {listed}; name the one with the addresses, such as "
-        f"`columns: {{url: {present[0] if present else 'URL'}}}`, under search in params.yaml"
-    )
-
-
-_Batches = Iterator[tuple[dict[str, list[str]], list[bool]]]
-
-
-def _csv(path: Path, suffix: str, columns: Mapping[str, str]) -> _Batches:
-    parse = pacsv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True)
-    layout = _layout(path, parse.delimiter)
-    chosen = _text_columns(path, layout, columns)
-    named = chosen
-    if not layout.header:  # as Google's lists: a quote is a quote
-        named = {ours: f"f{int(theirs) - 1}" for ours, theirs in chosen.items()}
-        parse.quote_char = suffix != ".tsv" and '"'
-    wanted = list(dict.fromkeys(named.values()))
-    convert = pacsv.ConvertOptions(
-        include_columns=wanted,
-        column_types={name: pa.string() for name in wanted},
-        strings_can_be_null=False,
-        quoted_strings_can_be_null=False,
-    )
-    read = pacsv.ReadOptions(block_size=BLOCK, autogenerate_column_names=not layout.header)
-    with pacsv.open_csv(path, read, parse, convert) as reader:
-        for batch in reader:
-            yield _texts(batch, named, {}), [False] * batch.num_rows
-
-
-def _layout(path: Path, delimiter: str) -> _Layout:
-    """A first row with a web address in it is no header."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = next(csv.reader(file, delimiter=delimiter), [])
-    if not first:
-        raise UserError(f"search.local: cannot read {path}: its first line is empty")
-    header = not any(map(WEB.match, first))
-    names = first if header else [str(n + 1) for n in range(len(first))]
-    return _Layout(names, header, first)
-
-
-def _text_columns(path: Path, layout: _Layout, columns: Mapping[str, str]) -> dict[str, str]:
-    """Our text column -> the list's."""
-    present = layout.names
-    chosen = assign(path, present, {k: v for k, v in columns.items() if k != "image"})
-    if layout.header:
-        if "url" not in chosen and (images := matching("image", present)):
-            chosen["url"] = images[0]  # in a text list it can only be a path
-        if "url" not in chosen:
-            raise _need(path, present)
-        return chosen
-    shown = [f"{n} ({cell.strip()[:40]!r})" for n, cell in zip(present, layout.first, strict=True)]
-    addresses = [n for n, cell in zip(present, layout.first, strict=True) if WEB.match(cell)]
-    if "url" not in chosen:
-        if len(addresses) > 1:
-            raise UserError(
-                f"{path} has no header and web addresses in several columns: {', '.join(shown)}; say which to take, "
-                f'such as `columns: {{url: "{addresses[0]}"}}`, under search in params.yaml'
+def _text(path: Path, kind: str, columns: Mapping[str, str], lost: Lost) -> Rows:
+    layout = look(path, kind)
+    chosen = sources(path, layout, columns)
+    with Lines(path) as lines:
+        rows = cells(lines, layout.form, lost) if layout.form else whole_lines(lines, lost)
+        if layout.header:
+            next(rows)
+        where = {
+            ours: [
+                (one.make, [layout.names.index(name) for name in one.columns]) for one in several
+            ]
+            for ours, several in chosen.items()
+        }
+        for row in rows:
+            yield (
+                {
+                    ours: [make([row[at] for at in places]) for make, places in several]
+                    for ours, several in where.items()
+                },
+                False,
             )
-        chosen["url"] = addresses[0]
-    rest = [n for n in present if n not in chosen.values()]
-    if len(present) == 2 and rest and "caption" not in chosen:
-        chosen["caption"] = rest[0]
-    return chosen
 
 
-def _parquet(path: Path, columns: Mapping[str, str], image: str) -> _Batches:
+def _json(path: Path, columns: Mapping[str, str], lost: Lost) -> Rows:
+    with Lines(path) as lines:
+        first = list(islice(objects(lines, Lost()), SEEN))
+    present = list(dict.fromkeys(key for row in first for key in row))
+
+    def peek(name: str) -> list[str]:
+        return [text(row.get(name)) for row in first]
+
+    chosen = _chosen(path, present, {k: v for k, v in columns.items() if k != "image"}, peek)
+    if "url" not in chosen and first:
+        raise no_address(path, present, peek)
+    with Lines(path) as lines:
+        for row in objects(lines, lost):
+            yield _values(chosen, row), False
+
+
+def _parquet(path: Path, columns: Mapping[str, str], image: str) -> Rows:
     with pq.ParquetFile(  # page by page: a row group of images may hold gigabytes
         path, page_checksum_verification=True, buffer_size=BUFFER, pre_buffer=False
     ) as file:
-        present = file.schema_arrow.names
-        chosen = assign(path, present, columns)
-        if chosen.get("url") == image:
+        schema = file.schema_arrow
+        peek = partial(_first_cells, file)
+        chosen = _chosen(path, schema.names, columns, peek)
+        if image and chosen.get("url") == [plain(image)]:
             del chosen["url"]
         if not image and "url" not in chosen:
-            raise _no_images(path, file.schema_arrow)
-        classes = class_names(file.schema_arrow)
-        chosen |= query_column(classes, chosen)
-        wanted = list(dict.fromkeys([*chosen.values(), *([image] if image else [])]))
+            raise _no_images(path, schema, peek)
+        classes = class_names(schema)
+        query = query_column(classes, chosen)
+        chosen |= {ours: [plain(theirs)] for ours, theirs in query.items()}
+        used = [name for several in chosen.values() for one in several for name in one.columns]
+        wanted = list(dict.fromkeys([*used, *([image] if image else [])]))
         size = PICTURES if image else ROWS
         for batch in file.iter_batches(batch_size=size, columns=wanted):
             holds = _valid(batch.column(image)) if image else [False] * batch.num_rows
-            yield _texts(batch, chosen, classes), holds
+            cells_of = {name: _cells(batch.column(name), classes.get(name)) for name in used}
+            for at, held in enumerate(holds):
+                yield _values(chosen, {name: cells_of[name][at] for name in used}), held
 
 
-def _no_images(path: Path, schema: pa.Schema) -> UserError:
+def _chosen(
+    path: Path, present: Sequence[str], columns: Mapping[str, str], peek: Peek
+) -> dict[str, list[Source]]:
+    """Our column -> where its values come from, best first."""
+    chosen = assign(path, present, columns, peek)
+    made = {ours: list(map(plain, theirs)) for ours, theirs in chosen.items()}
+    return made | {k: [one] for k, one in special(present).items() if k not in columns}
+
+
+def _values(chosen: Mapping[str, Sequence[Source]], row: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {
+        ours: [one.make([row.get(name) for name in one.columns]) for one in several]
+        for ours, several in chosen.items()
+    }
+
+
+def _first_cells(file: pq.ParquetFile, name: str) -> list[str]:
+    if not pa.types.is_string(file.schema_arrow.field(name).type):
+        return []
+    batch = next(file.iter_batches(batch_size=SEEN, columns=[name]), None)
+    return list(map(text, _cells(batch.column(0), None))) if batch is not None else []
+
+
+def _cells(column: pa.Array, names: list[str] | None) -> list[Any]:
+    try:
+        values = column.to_pylist()
+    except OverflowError:  # a date that Python's calendar does not have
+        values = column.cast(pa.string()).to_pylist()
+    except UnicodeDecodeError:  # in one cell, which then says what can be read of it
+        values = column.cast(pa.binary()).to_pylist()
+    return [class_name(value, names) for value in values] if names else list(values)
+
+
+def _no_images(path: Path, schema: pa.Schema, peek: Peek) -> UserError:
     for name in matching("image", schema.names):
         return UserError(
             f"{path}: the image column must hold bytes or a struct with a field 'bytes', found "
             f"{schema.field(name).type}; name the right one as search.columns.image"
         )
-    return _need(path, schema.names)
-
-
-def _texts(
-    batch: pa.RecordBatch, chosen: Mapping[str, str], classes: Mapping[str, list[str]]
-) -> dict[str, list[str]]:
-    return {
-        ours: [
-            known(ours, text(class_name(value, classes.get(theirs))))
-            for value in batch.column(theirs).to_pylist()
-        ]
-        for ours, theirs in chosen.items()
-    }
+    return no_address(path, schema.names, peek)
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +14,11 @@ import pyarrow.compute as pc
 from stages.search.folders import folder_rows
 from stages.search.found import Found
 from stages.search.keywords import Keywords
-from stages.search.lists import ENDINGS, image_column, list_rows
+from stages.search.layout import is_list
+from stages.search.lists import ENDINGS, ending, image_column, list_rows
 from stages.search.sidecars import IMAGES
 from stages.search.tars import tar_rows
+from stages.search.textlines import Lost
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
 
@@ -29,6 +31,9 @@ class Part:
     path: Path
     rows: Callable[[], Iterator[Found]]
     column: str = ""  # of a list: with the images' bytes
+    lost: Lost = field(
+        default_factory=Lost
+    )  # rows of a list that could not be read, once they were
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,10 @@ class Local:
         """All rows of all parts."""
         for part in self.parts:
             yield from part.rows()
+
+    def lost(self) -> dict[str, Lost]:
+        """The lists with rows that could not be read, once all rows were."""
+        return {part.name: part.lost for part in self.parts if part.lost.count}
 
     def facts(self, candidates: pa.Table) -> dict[str, dict[str, str]]:
         """What fetch has to know of each list and tar with bytes of candidates: its digest, the images' column."""
@@ -61,10 +70,10 @@ def open_local(path: Path, name: str, columns: Mapping[str, str], keywords: Keyw
     most of it. Raises UserError when `path` is none of the three.
     """
     if not path.is_dir():
-        if path.suffix.lower() not in (*ENDINGS, ".tar"):
+        if not ending(path.name) and path.suffix.lower() != ".tar":
             raise UserError(
-                "search.local: expected a list (.csv, .tsv, .parquet), a .tar or a folder with such files or images, "
-                f"found {path}"
+                f"search.local: expected a list ({', '.join(ENDINGS)}; text also as .gz, .bz2 or .xz), a .tar or a "
+                f"folder with such files or images, found {path}"
             )
         return Local([_part(path, Path(name).as_posix(), columns)], {})
     files, left_out = _walk(path)
@@ -82,15 +91,16 @@ def _part(path: Path, name: str, columns: Mapping[str, str]) -> Part:
     if path.suffix.lower() == ".tar":
         return Part(name, path, partial(tar_rows, path, name))
     folder = Path(name).parent.as_posix()
-    image = image_column(path, columns)
-    return Part(name, path, partial(list_rows, path, name, folder, columns, image), image)
+    image, lost = image_column(path, columns), Lost()
+    rows = partial(list_rows, path, name, folder, columns, image, lost)
+    return Part(name, path, rows, image, lost)
 
 
 def _kind(inner: str) -> str:
-    ending = inner.rpartition(".")[2].lower()
-    if f".{ending}" in ENDINGS:
+    last = inner.rpartition(".")[2].lower()
+    if ending(inner):
         return "list"
-    return "tar" if ending == "tar" else "image" if ending in IMAGES else ""
+    return "tar" if last == "tar" else "image" if last in IMAGES else ""
 
 
 def _beside(inner: str, root: Path) -> bool:
@@ -120,11 +130,21 @@ def _walk(root: Path) -> tuple[list[str], dict[str, int]]:
                 continue
             if not _is_text(path):
                 left_out["files with names that are no text"] += 1
-            elif _kind(name) and (_kind(name) == "image" or Path(folder, name).is_file()):
-                found.append(path)  # a pipe is no list, and would be waited for
+            elif _is_source(Path(folder, name)):
+                found.append(path)
             else:
                 left_out["files of other kinds"] += not name.lower().endswith((".json", ".txt"))
     return sorted(found), left_out
+
+
+def _is_source(path: Path) -> bool:
+    """Whether it is an image, a tar or a list; a text beside an image is its caption, and most others are no lists."""
+    kind = _kind(path.name)
+    if kind in ("", "image"):
+        return kind == "image"
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    return ending(path.name) != ".txt" or is_list(path)
 
 
 def _is_text(path: str) -> bool:

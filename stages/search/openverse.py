@@ -1,20 +1,26 @@
-"""Openverse: the images API, version 1, as anonymous users may ask it.
+"""Openverse: the images API, version 1, as anonymous users and registered clients may ask it.
 
 Known of it: 20 results per page and 240 per query; more is answered with HTTP 401. 20 requests per minute and 200 per
-day; more is answered with HTTP 429 and Retry-After. Results whose links are dead are left out of a page, so pages may
-be half-filled. https://api.openverse.org/v1/
+day, of a registered client 100 and 10,000; more is answered with HTTP 429 and Retry-After. Results whose links are dead
+are left out of a page, so pages may be half-filled. https://api.openverse.org/v1/
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stages.search.columns import text
+from stages.search.cells import text
 from stages.search.found import Ask, Found
+from stages.search.grants import granted
+from stages.search.params import Openverse as Settings
 
 ADDRESS = "https://api.openverse.org/v1/images/"
 PAUSE = 3.0  # seconds: 20 requests per minute
+PAUSE_REGISTERED = 0.6  # 100 per minute
+CLIENT = ("WEBDISTILL_OPENVERSE_ID", "WEBDISTILL_OPENVERSE_SECRET")
+TOKENS = "../auth_tokens/token/"
 PAGE = 20
 MAX_PAGES = 12
 MAX_TAGS = 20
@@ -22,35 +28,46 @@ NAMES = {"cc0": "CC0", "pdm": "Public Domain Mark"}  # all others are CC BY-...
 ENDINGS = ("jpg", "jpeg", "png", "webp")
 
 
-def search(ask: Ask, words: str, licences: Sequence[str]) -> Iterator[Found]:
-    """Results for the words in the order of relevance, with a page asked for when the one before is used up."""
-    seen: set[str] = set()
-    for page in range(1, MAX_PAGES + 1):
-        answer = ask(_query(words, licences, page))
-        names = {text(one.get("id")) for one in answer["results"] if isinstance(one, dict)}
-        if names and names <= seen:  # the same page again
-            return
-        for one in answer["results"]:
-            if isinstance(one, dict) and text(one.get("id")) not in seen:
-                yield from _found(one, licences)
-        seen |= names
-        pages = answer.get("page_count")
-        if page >= pages if isinstance(pages, int) else not names:
-            return
+class Openverse:
+    """The Provider of this name."""
 
+    name = "openverse"
+    address = ADDRESS
+    variable = "WEBDISTILL_OPENVERSE"
 
-def total(ask: Ask, words: str, licences: Sequence[str]) -> int:
-    """How many results the API says there are: at most 240."""
-    count = ask(_query(words, licences, 1)).get("result_count")
-    return count if isinstance(count, int) else 0
+    def __init__(self, settings: Settings) -> None:
+        self.grant = granted(os.environ, CLIENT, TOKENS)
+        self.pause = PAUSE_REGISTERED if self.grant else PAUSE
+        self.per_class = settings.per_class
+        self._licences = settings.licences
 
+    def search(self, ask: Ask, words: str) -> Iterator[Found]:
+        """By relevance; 240 at most."""
+        seen: set[str] = set()
+        for page in range(1, MAX_PAGES + 1):
+            answer = ask(_query(words, self._licences, page))
+            names = {text(one.get("id")) for one in answer["results"] if isinstance(one, dict)}
+            if names and names <= seen:  # the same page again
+                return
+            for one in answer["results"]:
+                if isinstance(one, dict) and text(one.get("id")) not in seen:
+                    yield from _found(one, self._licences)
+            seen |= names
+            pages = answer.get("page_count")
+            if page >= pages if isinstance(pages, int) else not names:
+                return
 
-def fault(answer: Mapping[str, Any]) -> str:
-    """What is wrong with an answer, "" if nothing."""
-    if isinstance(answer.get("results"), list):
-        return ""
-    detail = text(answer.get("detail"))
-    return f"it says '{detail[:200]}'" if detail else "no list 'results' in its answer"
+    def total(self, ask: Ask, words: str) -> int:
+        """What the first page says: at most 240."""
+        count = ask(_query(words, self._licences, 1)).get("result_count")
+        return count if isinstance(count, int) else 0
+
+    def fault(self, answer: Mapping[str, Any]) -> str:
+        """An answer without a list of results is none."""
+        if isinstance(answer.get("results"), list):
+            return ""
+        detail = text(answer.get("detail"))
+        return f"it says '{detail[:200]}'" if detail else "no list 'results' in its answer"
 
 
 def _query(words: str, licences: Sequence[str], page: int) -> dict[str, str]:

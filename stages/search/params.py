@@ -4,13 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from webdistill.core.params import Section
+from webdistill.core.section import Section
 
 Column = Literal[
     "url", "image", "query", "caption", "licence", "licence_url", "creator", "landing_page", "attribution",
-    "opt_out",
+    "opt_out", "sha256", "md5", "punsafe", "nsfw", "pwatermark", "aesthetic", "similarity",
 ]  # fmt: skip
 Licence = Literal["cc0", "pdm", "by", "by-sa", "by-nd", "by-nc", "by-nc-sa", "by-nc-nd"]
+CreativeCommons = Literal["cc0", "by", "by-sa", "by-nd", "by-nc", "by-nc-sa", "by-nc-nd"]
 Word = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -31,6 +32,19 @@ class Wikimedia(Section):
     per_class: Annotated[int, Field(ge=1, le=10_000, description="images per class, at most")]
 
 
+class Inaturalist(Section):
+    """The public API of iNaturalist."""
+
+    enabled: Annotated[
+        bool, Field(description="ask it; words are names of species or larger groups")
+    ]
+    per_class: Annotated[int, Field(ge=1, le=10_000, description="images per class, at most")]
+    licences: Annotated[
+        tuple[CreativeCommons, ...],
+        Field(min_length=1, description="only photos under one of these"),
+    ]
+
+
 class Search(Section):
     """Where candidates come from."""
 
@@ -38,7 +52,8 @@ class Search(Section):
         str,
         Field(
             min_length=1,
-            description="a list (.csv, .tsv, .parquet), a .tar of WebDataset, or a folder of these and of images",
+            description="a list (.csv, .tsv, .txt, .jsonl, .parquet; text also as .gz, .bz2, .xz), a .tar of "
+            "WebDataset, or a folder of these and of images",
         ),
     ]
     columns: Annotated[
@@ -59,3 +74,4 @@ class Search(Section):
     ]
     openverse: Annotated[Openverse, Field(description="the public API of Openverse")]
     wikimedia: Annotated[Wikimedia, Field(description="the public API of Wikimedia Commons")]
+    inaturalist: Annotated[Inaturalist, Field(description="the public API of iNaturalist")]

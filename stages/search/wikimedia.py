@@ -7,14 +7,17 @@ https://www.mediawiki.org/wiki/API:Imageinfo, https://www.mediawiki.org/wiki/Com
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from typing import Any
 
-from stages.search.columns import text
+from stages.search.cells import text
 from stages.search.found import Ask, Found
+from stages.search.grants import Grant
+from stages.search.params import Wikimedia as Settings
 
 ADDRESS = "https://commons.wikimedia.org/w/api.php"
 PAUSE = 1.0  # seconds between the starts of two requests
@@ -24,68 +27,105 @@ MAX_PAGES = 200  # 10,000 results: what the search has at most
 MAX_STALE = 3  # answers in a row without anything new
 MAX_TEXT = 500  # characters of a description
 MAX_HTML = 20_000
-KINDS = ("image/jpeg", "image/png", "image/webp")
+KINDS = (
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/gif",
+    "image/tiff",
+    "image/bmp",
+    "image/x-bmp",
+)
+HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+VOID = frozenset(
+    [
+        "area",
+        "base",
+        "br",
+        "col",
+        "embed",
+        "hr",
+        "img",
+        "input",
+        "link",
+        "meta",
+        "source",
+        "track",
+        "wbr",
+    ]
+)  # they hold nothing
+DEEPEST = 200  # elements within each other; of what is deeper nothing is hidden
 CONTINUE = re.compile(r"continue|gsroffset|ii\w{1,20}")
 SHARED = {"action": "query", "format": "json", "formatversion": "2"}
 
 
-def search(ask: Ask, words: str) -> Iterator[Found]:
-    """Results for the words in the order of relevance, with more asked for when an answer is used up."""
-    query = {
-        **SHARED,
-        "generator": "search",
-        "gsrsearch": f"{words} filetype:bitmap",
-        "gsrnamespace": "6",
-        "gsrlimit": str(PAGE),
-        "prop": "imageinfo",
-        "iiprop": "url|mime|size|extmetadata",
-        "iiurlwidth": str(WIDTH),
-        "iiextmetadatalanguage": "en",
-        "iiextmetadatafilter": "LicenseShortName|LicenseUrl|Artist|Attribution|ImageDescription",
-    }
-    seen: set[str] = set()
-    marks: set[str] = set()
-    further: dict[str, str] | None = {}
-    asked = stale = 0
-    while further is not None and asked < MAX_PAGES and stale < MAX_STALE:
-        answer = ask({**query, **further})
-        asked, stale = asked + 1, stale + 1
-        for page in _pages(answer):
-            name = text(page.get("pageid")) or text(page.get("title"))
-            infos = page.get("imageinfo")
-            if infos and name not in seen:  # without infos it comes again in a later answer
-                seen.add(name)
-                stale = 0
-                yield from _found(page, infos)
-        further = _further(answer, marks)
+class Wikimedia:
+    """The Provider of this name."""
 
+    name = "wikimedia"
+    address = ADDRESS
+    variable = "WEBDISTILL_WIKIMEDIA"
+    grant: Grant | None = None
 
-def total(ask: Ask, words: str) -> int:
-    """How many results the search says there are."""
-    query = {
-        **SHARED,
-        "list": "search",
-        "srsearch": f"{words} filetype:bitmap",
-        "srnamespace": "6",
-        "srlimit": "1",
-        "srinfo": "totalhits",
-        "srprop": "",
-    }
-    found: Any = ask(query)
-    for key in ("query", "searchinfo", "totalhits"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, int) else 0
+    def __init__(self, settings: Settings) -> None:
+        self.pause = PAUSE
+        self.per_class = settings.per_class
 
+    def search(self, ask: Ask, words: str) -> Iterator[Found]:
+        """By relevance; an answer that only repeats is asked past a few times."""
+        query = {
+            **SHARED,
+            "generator": "search",
+            "gsrsearch": f"{words} filetype:bitmap",
+            "gsrnamespace": "6",
+            "gsrlimit": str(PAGE),
+            "prop": "imageinfo",
+            "iiprop": "url|mime|thumbmime|size|extmetadata",
+            "iiurlwidth": str(WIDTH),
+            "iiextmetadatalanguage": "en",
+            "iiextmetadatafilter": "LicenseShortName|LicenseUrl|Artist|Attribution|ImageDescription",
+        }
+        seen: set[str] = set()
+        marks: set[str] = set()
+        further: dict[str, str] | None = {}
+        asked = stale = 0
+        while further is not None and asked < MAX_PAGES and stale < MAX_STALE:
+            answer = ask({**query, **further})
+            asked, stale = asked + 1, stale + 1
+            for page in _pages(answer):
+                name = text(page.get("pageid")) or text(page.get("title"))
+                infos = page.get("imageinfo")
+                if infos and name not in seen:  # without infos it comes again in a later answer
+                    seen.add(name)
+                    stale = 0
+                    yield from _found(page, infos)
+            further = _further(answer, marks)
 
-def fault(answer: Mapping[str, Any]) -> str:
-    """What is wrong with an answer, "" if nothing."""
-    error = answer.get("error")
-    if error:
-        parts = [error.get("code"), error.get("info")] if isinstance(error, dict) else [error]
-        return f"it says '{': '.join(filter(None, map(text, parts)))[:200]}'"
-    if "query" in answer and not isinstance(answer["query"], dict):
-        return "no 'query' in its answer"
-    return ""
+    def total(self, ask: Ask, words: str) -> int:
+        """What the search itself says, without pictures."""
+        query = {
+            **SHARED,
+            "list": "search",
+            "srsearch": f"{words} filetype:bitmap",
+            "srnamespace": "6",
+            "srlimit": "1",
+            "srinfo": "totalhits",
+            "srprop": "",
+        }
+        found: Any = ask(query)
+        for key in ("query", "searchinfo", "totalhits"):
+            found = found.get(key) if isinstance(found, dict) else None
+        return found if isinstance(found, int) else 0
+
+    def fault(self, answer: Mapping[str, Any]) -> str:
+        """An error is told in the answer; one without results has no `query`."""
+        error = answer.get("error")
+        if error:
+            parts = [error.get("code"), error.get("info")] if isinstance(error, dict) else [error]
+            return f"it says '{': '.join(filter(None, map(text, parts)))[:200]}'"
+        if "query" in answer and not isinstance(answer["query"], dict):
+            return "no 'query' in its answer"
+        return ""
 
 
 def _pages(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -113,8 +153,10 @@ def _further(answer: Mapping[str, Any], marks: set[str]) -> dict[str, str] | Non
 def _found(page: Mapping[str, Any], infos: Any) -> Iterator[Found]:
     """The file as a candidate, unless it has no address or is no picture that we can read."""
     info = infos[0] if isinstance(infos, list) and isinstance(infos[0], dict) else {}
-    url = text(info.get("thumburl")) or text(info.get("url"))
-    if not url.startswith(("http://", "https://")) or info.get("mime") not in KINDS:
+    thumb = text(info.get("thumburl"))
+    url = thumb or text(info.get("url"))
+    kind = text(info.get("thumbmime" if thumb else "mime")) or text(info.get("mime"))
+    if not url.startswith(("http://", "https://")) or kind not in KINDS:
         return
     facts = info.get("extmetadata")
     said = {
@@ -138,10 +180,14 @@ def _found(page: Mapping[str, Any], infos: Any) -> Iterator[Found]:
 
 
 def plain_text(html: str) -> str:
-    """HTML as one line of text, without scripts and styles."""
+    """HTML as one line of text, without scripts, styles and what no reader sees.
+
+    Of what the parser gives up on, what stands before it.
+    """
     reader = _Text()
-    reader.feed(html[:MAX_HTML])
-    reader.close()
+    with contextlib.suppress(AssertionError):  # of "<![x[", in some versions of Python
+        reader.feed(html[:MAX_HTML])
+        reader.close()
     return " ".join("".join(reader.pieces).split())
 
 
@@ -149,18 +195,30 @@ class _Text(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
-        self._silent = 0
+        self._open: list[tuple[str, bool]] = []  # elements, and whether they hide what they hold
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag in ("script", "style"):
-            self._silent += 1
-        elif tag in ("br", "p", "div", "li", "td", "tr"):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("br", "p", "div", "li", "td", "tr"):
             self.pieces.append(" ")
+        if tag not in VOID and len(self._open) < DEEPEST:
+            self._open.append((tag, tag in ("script", "style") or _is_hidden(dict(attrs))))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag in ("script", "style"):  # no parser lets these end so
+            return
+        self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("script", "style"):
-            self._silent = max(0, self._silent - 1)
+        """Closes the nearest element of the name, and those that were left open in it."""
+        places = [n for n, (name, _) in enumerate(self._open) if name == tag]
+        if places:
+            del self._open[places[-1] :]
 
     def handle_data(self, data: str) -> None:
-        if not self._silent:
+        if not any(hides for _, hides in self._open):
             self.pieces.append(data)
+
+
+def _is_hidden(attrs: Mapping[str, str | None]) -> bool:
+    return "hidden" in attrs or bool(HIDDEN.search(attrs.get("style") or ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webdistill.core.stage import Stage, run
+from webdistill.harness.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
@@ -10,6 +10,7 @@ def main(stage: Stage) -> None:
     import numpy as np
 
     from stages.select import rules, scores
+    from stages.select.rules import Ints
     from webdistill.core.errors import UserError
     from webdistill.core.files import write_table
 
@@ -20,6 +21,7 @@ def main(stage: Stage) -> None:
     embedded = stage.input("data/embed/scores.parquet")
 
     scored = scores.read_scored(sorted(folder.glob("*.parquet")), len(task.classes))
+    pool = len(scored.ids)
     if settings.source == "kept":
         scored = scores.eligible_kept(scored, kept)
     else:
@@ -29,16 +31,18 @@ def main(stage: Stage) -> None:
     if settings.agree:
         same = np.flatnonzero(scored.teacher_class == keyword)
         scored, keyword = scores.subset(scored, same), keyword[same]
-    if not len(scored.ids):
+    if pool and not len(scored.ids):
         raise UserError(
             f"no image is left to select from ({eligible} before select.agree); loosen the "
             "thresholds of filter" + (" or set select.agree: false" if settings.agree else "")
         )
 
-    count = rules.amount(settings.budget, len(scored.ids))
-    picked = rules.choose(settings.rule, scored, count, len(task.classes), task.seed)
+    picked: Ints = np.arange(0)  # of an empty pool, which stops no method that makes its own images
+    if pool:
+        count = rules.amount(settings.budget, len(scored.ids))
+        picked = rules.choose(settings.rule, scored, count, len(task.classes), task.seed)
     chosen = scores.subset(scored, picked)
-    empty = scores.check_classes(chosen, task.classes)
+    empty = scores.check_classes(chosen, task.classes) if pool else []
     if empty and not settings.allow_empty_classes:
         raise UserError(
             f"no image selected for {len(empty)} of {len(task.classes)} classes: "

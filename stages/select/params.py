@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from webdistill.core.params import Section
+from webdistill.core.section import Section
 
 
 class Select(Section):

@@ -17,7 +17,8 @@ from webdistill.core.files import read_table
 # the opt-outs and the leak guard have seen the image. Any other reason holds, also one that is
 # added to the filter later.
 QUALITY = (
-    "too_small", "elongated", "blank", "low_entropy", "low_score", "low_margin", "duplicate", "class_cap",
+    "too_small", "elongated", "blank", "low_entropy", "pwatermark", "low_aesthetic", "low_similarity", "low_score",
+    "low_margin", "duplicate", "class_cap",
 )  # fmt: skip
 
 
@@ -43,11 +44,8 @@ def read_scored(shards: Iterable[Path], classes: int) -> Scored:
         ids.append(_ids(table))
         best.append(one)
         doubt.append(two)
-    if not sum(map(len, ids)):
-        raise UserError(
-            "data/score/teacher holds no image; the pool is empty, look into "
-            "data/fetch/ledger.parquet"
-        )
+    if not ids:  # the pool is empty
+        return Scored(np.empty(0, np.str_), np.empty(0, np.int64), np.empty(0))
     every = np.concatenate(ids)
     order = np.argsort(every, kind="stable")
     return Scored(every[order], np.concatenate(best)[order], np.concatenate(doubt)[order])
@@ -126,7 +124,7 @@ def figures(
     out: dict[str, float] = {
         "eligible": eligible,
         "selected": len(chosen.ids),
-        "selected_share": round(len(chosen.ids) / eligible, 6),
+        "selected_share": round(len(chosen.ids) / max(eligible, 1), 6),
         "mean_confidence": _mean(np.exp(-chosen.doubt)),
         "agreement_with_keyword": _mean(
             (chosen.teacher_class == keyword)[named].astype(np.float64)

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from benchmarks import augkd_step
 from benchmarks.naive_augkd import NaiveAugKd, Pictures, augmentation
-from stages.distill.methods import Batch, Pool
+from stages.distill.methods import Batch
 from stages.distill.methods.augkd import AugKd
 from stages.distill.params import AugKdSettings
 from webdistill.models.zoo import build
+
+pytestmark = pytest.mark.slow
 
 SIZE, LATENT, BATCH, CLASSES, T = 28, 8, 6, 3, 3.0  # 28 px: maps are doubled twice, as at 32
 SETTINGS = AugKdSettings.model_validate(
@@ -61,8 +63,7 @@ class Pair:
 
     def losses_of_ours(self, kind: str) -> Losses:
         epoch, step = STEPS[kind]
-        pool = Pool(lambda: (self.images, self.images), lambda: self.images, self.labels)
-        self.ours.select(pool, epoch, 7)
+        self.ours.begin_epoch(epoch, 7)
         with torch.no_grad():
             answer = self.teacher(self.images)
         rng, weight = np.random.default_rng(5), torch.ones(BATCH)

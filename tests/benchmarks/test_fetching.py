@@ -26,6 +26,8 @@ from benchmarks.image_server import Faults, write_pictures
 from benchmarks.process_tree import Tree, check
 from webdistill.core.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="process trees are measured in /proc")
@@ -211,7 +213,8 @@ def test_ratios_are_medians_of_pairs_of_the_same_repetition() -> None:
     def run(seconds: float, images: int, span: float) -> dict[str, object]:
         return {
             "seconds": seconds, "first_to_last_request": span, "to_first_request": 1.0, "cpu_seconds": seconds,
-            "server_cpu_seconds": 1.0, "peak_rss_mib": seconds, "peak_pss_mib": 1.0, "states": {"images": images},
+            "start_cpu_seconds": 1.0, "server_cpu_seconds": 1.0, "peak_rss_mib": seconds, "peak_pss_mib": 1.0,
+            "states": {"images": images},
         }  # fmt: skip
 
     job = Job("ours", 64, 100, Faults())
@@ -225,11 +228,12 @@ def test_ratios_are_medians_of_pairs_of_the_same_repetition() -> None:
     found = results(rows, runs)
     assert found["a"]["ratios"] == {
         "images": [0.5, 2, 3], "candidates": [1, 2, 3], "between_requests": [2, 4, 4],
+        "cpu": [1, 2, 3], "cpu_without_start": [1, 3, pytest.approx(11 / 3)],
     }  # fmt: skip
     assert found["b"]["ratios"]["images"] == [1, 1, 1]
     assert found["c"]["ratios"]["images"] == [0.5]  # 25 images/s beside the 50 of the first run
     assert (found["a"]["seconds"], found["a"]["peak_rss_mib"], found["a"]["images"]) == (4, 5, 50)
-    assert "| ours | theirs | 2.00 | 0.50 - 3.00 | 2.00 | 4.00 |" in speeds(found)
+    assert "| ours | theirs | 2.00 | 0.50 - 3.00 | 2.00 | 4.00 | 2.00 | 3.00 |" in speeds(found)
 
 
 @linux

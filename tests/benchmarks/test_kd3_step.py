@@ -26,6 +26,8 @@ from webdistill.core.errors import UserError
 from webdistill.models.projected import Projected
 from webdistill.models.zoo import build
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 SETTING = Setting("resnet8", "resnet8", batch=16, threads=1, workers=0, device="cpu")

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import kdci_step
 
+pytestmark = pytest.mark.slow
+
 SETTING = {
     "host": "kd", "student": "resnet8", "teacher": "resnet8", "attention": "additive", "batch": 4,
     "steps": 1, "repeat": 1, "threads": 1,

@@ -14,6 +14,8 @@ import pytest
 from benchmarks.clusterings import VARIANTS, Setting, features, judge, ours
 from benchmarks.prototypes import LABELS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SETTING = Setting(images=4000, width=20, count=6, dims=5, iterations=50, threads=1)
 

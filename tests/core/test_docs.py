@@ -11,9 +11,10 @@ from types import ModuleType
 import pytest
 import torch
 
+from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
 from stages.distill.params import Distill
-from webdistill.core.params import load
+from webdistill.harness.params import load
 from webdistill.images.views import Views
 from webdistill.models.zoo import build
 
@@ -66,8 +67,8 @@ def test_the_example_resumes_bit_for_bit(example: ModuleType, tmp_path: Path) ->
     for number in range(4):
         list(whole.epoch(number))
     list(first.epoch(0))
-    first.save(tmp_path / "state.pt")
-    for number in range(second.restore(tmp_path / "state.pt"), 4):
+    save(first, tmp_path / "state.pt")
+    for number in range(restore(second, tmp_path / "state.pt"), 4):
         list(second.epoch(number))
     assert second.rows == whole.rows
 
@@ -79,6 +80,9 @@ def test_the_example_is_as_short_as_promised() -> None:
 
 
 def test_every_method_has_a_row() -> None:
-    named = set(re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), flags=re.MULTILINE))
+    table = (
+        PAGE.read_text().partition("\n## The methods and their values\n")[2].partition("\n## ")[0]
+    )
+    named = set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE))
     choices = Distill.model_fields["method"].annotation
     assert named == set(choices.__args__)  # type: ignore[union-attr]

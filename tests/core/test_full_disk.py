@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import contextlib, io, json, os, shutil, subprocess, sys
 from pathlib import Path
-from webdistill.core.stage import run
+from webdistill.harness.stage import run
 
 at = sys.argv[1]
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=64", "tmpfs", "small"], check=True)

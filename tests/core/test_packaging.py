@@ -19,7 +19,7 @@ import webdistill
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PIN = re.compile(r"^([a-z0-9-]+)==([0-9][0-9a-z.]*)$")
-TARGETS = ["help", "env", "repro", "test", "check"]
+TARGETS = ["help", "env", "repro", "test", "test-slow", "test-all", "check"]
 
 
 def pins() -> dict[str, str]:
@@ -106,6 +106,37 @@ def test_make_env_does_nothing_when_up_to_date(tmp_path: Path) -> None:
     assert "Python 3.11 or newer" in tried.stderr
 
 
+PYTHON = """#!/bin/sh
+case "$*" in *version*) echo Python;; *"-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python;; esac
+"""
+
+
+def test_make_repro_says_at_once_what_happens_and_how_long_it_takes(tmp_path: Path) -> None:
+    """With a stand-in for Python, so that nothing is installed or run."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    command = ["make", "repro", "PYTHON=./python"]
+    # `make test` hands its own level and flags down; a user's shell has none of them.
+    shell = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    first, again = (
+        subprocess.run(
+            command, cwd=tmp_path, env=shell, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    )
+    assert [line.partition(" of ")[0][:16] for line in first.splitlines()[:3]] == [
+        f"make repro: {number}/3 " for number in (1, 2, 3)
+    ]
+    assert "7 minutes" in first
+    assert ("PIP_ARGS='--extra-index-url URL'" in first) != (
+        Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+    )
+    assert "packages are in .venv" in again
+    assert "make env" not in again
+
+
 @pytest.mark.parametrize(("line", "code"), [("3 passed in 1.00s", 0), ("1 failed, 2 passed", 2)])
 def test_ci_runs_make_test_and_passes_its_exit_code_on(
     tmp_path: Path, line: str, code: int
@@ -114,10 +145,11 @@ def test_ci_runs_make_test_and_passes_its_exit_code_on(
     script = tmp_path / ".ci" / "run"
     script.write_bytes((ROOT / ".ci" / "run").read_bytes())
     script.chmod(0o755)
-    (tmp_path / "Makefile").write_text(f"test:\n\t@echo '== {line} =='; echo later; exit {code}\n")
+    first = f"test:\n\t@echo '== {line} =='; echo later; exit {code}\n"
+    (tmp_path / "Makefile").write_text(f"{first}test-slow:\n\t@echo '== 4 passed =='\n")
     done = subprocess.run([script], capture_output=True, text=True)
     assert done.returncode == code
-    assert done.stdout.splitlines()[-1] == f"== {line} =="
+    assert done.stdout.splitlines()[-2:] == [f"== {line} ==", "== 4 passed =="]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
@@ -148,7 +180,7 @@ def test_license_text_is_whole() -> None:
     assert PROJECT["project"]["license"] == "Apache-2.0"
 
 
-@pytest.mark.parametrize("program", ["stages.distill", "webdistill", "pipelines.cell"])
+@pytest.mark.parametrize("program", ["stages.distill", "webdistill", "pipelines.shared.cell"])
 def test_a_python_without_the_libraries_is_told_in_one_line(program: str) -> None:
     command = [sys.executable, "-S", "-m", program]  # -S: without site-packages
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -12,14 +12,22 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, commands
 
-QUICKSTART, EARLIER = "2026-11-26-quickstart", "2026-11-20-quickstart"
-SELECTION, COMPARE = "2026-11-20-selection", "2026-11-20-compare"
+QUICKSTART, EARLIER = "2026-11-29-quickstart", "2026-11-26-quickstart"
+INT8 = "2026-11-29-quickstart-int8"
+LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
+
+
+def row(arm: str) -> str:
+    """The mean of an arm of three seeds in a comparison.md."""
+    return rf"\| {arm}(?:,[^|]*)? \| 3 \| [\d,]+ \| [\d,]+ \| ([\d.]+) ±"
+
+
 # The README's words around a figure, the record's file, its words around the same figure (two figures: their
 # difference), and how many of the README's units one of the record's is. LEAKS: the copies planted.
 FIGURES = [
     (
-        r"quickstart.* ([\d,]+) web-like candidates",
+        r"without a GPU, ([\d,]+) candidates",
         QUICKSTART,
         "metrics/search.json",
         r'"candidates": (\d+)',
@@ -39,100 +47,96 @@ FIGURES = [
         r"on ([\d,]+) test images",
         "1",
     ),
-    (r"\*\*([\d.]+) %\*\*, one seed", QUICKSTART, "record.json", r"student ([\d.]+) %", "1"),
-    (r"from nothing on (\d+) cores", QUICKSTART, "record.json", r'"cores": (\d+)', "1"),
-    (r"no GPU \| (\d+) minutes", QUICKSTART, "record.json", r'"seconds": ([\d.]+)', "1/60"),
+    (r"\*\*([\d.]+) ±", QUICKSTART, "record.json", r"training: ([\d.]+) \+-", "1"),
     (
-        r"minutes, ([\d,]+) MiB in its",
+        r"\*\*[\d.]+ ± ([\d.]+) %\*\*",
+        QUICKSTART,
+        "record.json",
+        r"training: [\d.]+ \+- ([\d.]+)",
+        "1",
+    ),
+    (
+        r"three seeds; ([\d.]+) ±",
+        QUICKSTART,
+        "record.json",
+        r"\), ([\d.]+) \+- [\d.]+ % on the other",
+        "1",
+    ),
+    (r"seeds; [\d.]+ ± ([\d.]+) % on", QUICKSTART, "record.json", r"([\d.]+) % on the other", "1"),
+    (r"% on the other ([\d,]+) test", QUICKSTART, "record.json", r"the other ([\d,]+) of", "1"),
+    (r"pipeline on (\d+) cores", QUICKSTART, "record.json", r'"cores": (\d+)', "1"),
+    (r"candidates \| (\d+) minutes", QUICKSTART, "record.json", r'"seconds": ([\d.]+)', "1/60"),
+    (
+        r"bfloat16, ([\d,]+) MiB in its",
         QUICKSTART,
         "record.json",
         r'"peak_memory_mib": ([\d.]+)',
         "1",
     ),
-    (r"with bfloat16 (\d+) minutes", EARLIER, "record.json", r'"seconds": ([\d.]+)', "1/60"),
+    (r"without bfloat16 \| (\d+) minutes", EARLIER, "record.json", r'"seconds": ([\d.]+)', "1/60"),
     (
-        r"bfloat16 \d+ minutes, ([\d,]+) MiB",
+        r"without bfloat16 \| \d+ minutes, ([\d,]+) MiB",
         EARLIER,
         "record.json",
         r'"peak_memory_mib": ([\d.]+)',
         "1",
     ),
     (
-        r"\| (\d+) of \d+ /",
+        r"\| (\d+) of \d+ found",
         QUICKSTART,
         "metrics/report.json",
         r'"recall/leak_guard": ([\d.]+)',
         "LEAKS",
     ),
     (
-        r"of \d+ / ([\d.]+) %",
+        r"found, ([\d.]+) % false",
         QUICKSTART,
         "metrics/report.json",
         r'"false_alarms/leak_guard": ([\d.]+)',
         "100",
     ),
     (
-        r"teacher gives ([\d.]+) ±",
-        SELECTION,
-        "record.json",
-        r"confident selection gives ([\d.]+) ",
+        r"in int8, seed \d \| ([\d.]+) %",
+        INT8,
+        "metrics/evaluate.json",
+        r'"int8_top1": ([\d.]+)',
+        "100",
+    ),
+    (r"in int8, seed (\d)", INT8, "params.yaml", r"seed: (\d)", "1"),
+    (r"float32 ([\d.]+) %", INT8, "metrics/evaluate.json", r'"top1": ([\d.]+)', "100"),
+    (r"; ([\d.]+) MB instead", INT8, "metrics/evaluate.json", r'"int8_bytes": (\d+)', "1/1000000"),
+    (r"instead of ([\d.]+) MB", INT8, "metrics/evaluate.json", r'"onnx_bytes": (\d+)', "1/1000000"),
+    (r"SimKD on ([\d,]+) unselected", LADDER, "README.md", r"on ([\d,]+) unselected", "1"),
+    (r"equal steps \| ([\d.]+) and", LADDER, "comparison.md", row("kd3"), "1"),
+    (r"equal steps \| [\d.]+ and ([\d.]+) %", LADDER, "comparison.md", row("simkd"), "1"),
+    (r"plain distillation ([\d.]+) %", LADDER, "comparison.md", row("kd_muon"), "1"),
+    (r"optimiser, ([\d.]+) % with SGD", LADDER, "comparison.md", row("kd"), "1"),
+    (
+        r"equal steps \| ([\d.]+) % with the most",
+        SCARCE,
+        "comparison.md",
+        row("agree_balanced"),
         "1",
     ),
+    (r"confirms, ([\d.]+) % with random", SCARCE, "comparison.md", row("random"), "1"),
+    (r"images, ([\d.]+) % with KD3", SCARCE, "comparison.md", row("kd3_pool"), "1"),
     (
-        r"teacher gives [\d.]+ ± ([\d.]+) %",
-        SELECTION,
-        "record.json",
-        r"selection gives [\d.]+ \+- ([\d.]+)",
-        "1",
-    ),
-    (
-        r"random images give ([\d.]+) ±",
-        SELECTION,
-        "record.json",
-        r"random filtered images ([\d.]+) ",
-        "1",
-    ),
-    (
-        r"images give [\d.]+ ± ([\d.]+) %",
-        SELECTION,
-        "record.json",
-        r"filtered images [\d.]+ \+- ([\d.]+)",
-        "1",
-    ),
-    (r"On ([\d,]+) unselected", COMPARE, "record.json", r"On ([\d,]+) unselected", "1"),
-    (r"KD3 reach ([\d.]+) and", COMPARE, "record.json", r"simkd and kd3 reach ([\d.]+) and", "1"),
-    (
-        r"KD3 reach [\d.]+ and ([\d.]+) %",
-        COMPARE,
-        "record.json",
-        r"kd3 reach [\d.]+ and ([\d.]+) %",
-        "1",
-    ),
-    (r"plain distillation ([\d.]+) %, the", COMPARE, "record.json", r"\bkd ([\d.]+) %", "1"),
-    (
-        r"in as many steps ([\d.]+) %",
-        COMPARE,
-        "record.json",
-        r"original data with labels ([\d.]+) %",
-        "1",
-    ),
-    (
-        r"AuG-KD is (\d+) points above",
+        r"\| (\d+) points above",
         DOMAIN,
         "record.json",
         r"AuG-KD [\d.]+ %, ([\d.]+) points above plain KD",
         "1",
     ),
     (
-        r"and (\d+) below those labels",
+        r"labels, (\d+) points below",
         DOMAIN,
         "record.json",
         r"AuG-KD ([\d.]+) %.*supervised ([\d.]+)",
         "1",
     ),
 ]
-PLANTED = r"\| \d+ of (\d+) /"
-NAMES = r"WRN-\d+-\d+|CIFAR-\d+|\bbfloat16|\bKD3"
+PLANTED = r"\| \d+ of (\d+) found"
+NAMES = r"WRN-\d+-\d+|CIFAR-\d+|\bbfloat16|\bKD3|\bint8|\bfloat32"
 
 
 def measured_part() -> str:
@@ -188,7 +192,7 @@ def test_no_placeholder_is_left() -> None:
 
 
 def test_every_record_of_the_readme_has_command_and_hardware() -> None:
-    named = set(re.findall(r"\]\((records/[^)]+)\)", (ROOT / "README.md").read_text()))
+    named = set(re.findall(r"\]\((records/[^/)]+)", (ROOT / "README.md").read_text()))
     assert named
     for folder in named:
         found = json.loads((ROOT / folder / "record.json").read_text())

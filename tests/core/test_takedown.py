@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from webdistill.core.errors import UserError
-from webdistill.core.takedown import read_takedown, taken_down
+from webdistill.takedown import read_takedown, taken_down
 
 ID, SHA256 = "0123456789abcdef" * 2, "0123456789abcdef" * 4
 ROOT = Path(__file__).parents[2]
@@ -137,3 +137,23 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_the_projects_own_list_is_empty() -> None:
     assert taken_down(read_takedown(ROOT / "takedown.txt"), ROWS) == {}
+
+
+@pytest.mark.parametrize(
+    ("entry", "url"),
+    [
+        ("https://a.example/x.jpg", "http://a.example/x.jpg?utm_source=api&utm_medium=b"),
+        ("https://a.example/x.jpg?utm_source=api", "http://a.example/x.jpg"),
+        ("http://a.example/x.jpg?b=1", "http://a.example/x.jpg?utm_id=2&b=1&UTM_term=3"),
+        ("http://a.example/x%28y%29.jpg", "http://a.example/x(y).jpg"),
+        ("//a.example/x.jpg", "https://a.example/x.jpg?gclid=1"),
+        ("http://a.example/x?a=1&amp;b=2", "http://a.example/x?a=1&b=2"),
+    ],
+)
+def test_tracking_parameters_and_escapes_make_no_other_address(
+    tmp_path: Path, entry: str, url: str
+) -> None:
+    path = tmp_path / "takedown.txt"
+    path.write_text(f"# first\n{entry}\n")
+    assert read_takedown(path).by_address(url) == 2
+    assert read_takedown(path).by_address(url.replace("/x", "/y")) == 0

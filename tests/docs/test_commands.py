@@ -19,10 +19,11 @@ from ruamel.yaml import YAML
 
 from tests.docs.pages import PAGES, ROOT, all_commands, commands
 from webdistill.__main__ import main
-from webdistill.core.params import load, read_yaml
+from webdistill.harness.params import load, read_yaml
 
 COMMANDS = all_commands()
 HERE = "tests/docs/test_commands.py"
+RANKED = "test_the_lines_of_the_page_rank_students_by_what_they_measured"
 # Beginning of a command -> the test that runs it, or checks what would take minutes. The first that fits counts.
 PROOF = {
     "make repro": ("tests/core/test_packaging.py", "test_make_targets"),
@@ -30,6 +31,8 @@ PROOF = {
         "tests/core/test_packaging.py",
         "test_ci_runs_make_test_and_passes_its_exit_code_on",
     ),
+    "make env": ("tests/core/test_packaging.py", "test_make_env_does_nothing_when_up_to_date"),
+    "make check": ("tests/core/test_packaging.py", "test_make_targets"),
     "python3 -m venv": (
         "tests/core/test_packaging.py",
         "test_make_env_does_nothing_when_up_to_date",
@@ -42,45 +45,88 @@ PROOF = {
         "tests/core/test_packaging.py",
         "test_pins_are_the_closure_of_what_is_installed",
     ),
-    "dvc repro pipelines/": (HERE, "test_stages_named_exist"),
-    "dvc repro -s pipelines/": (HERE, "test_stages_named_exist"),
+    "pip install efficientnet": (
+        "tests/pipelines/test_real_task.py",
+        "test_what_is_missing_is_one_line",
+    ),
+    "python -m pipelines.real_task.prepare": (
+        "tests/pipelines/test_real_task.py",
+        "test_no_picture_of_the_real_data_is_in_two_parts",
+    ),
+    "python -m pipelines.real_task.teacher": (
+        "tests/pipelines/test_real_task.py",
+        "test_only_the_teachers_last_layer_is_trained",
+    ),
+    "python -m pipelines.real_task.folders": (
+        "tests/pipelines/test_real_task.py",
+        "test_folders_hold_what_a_user_has",
+    ),
+    "dvc --cd pipelines status": (
+        "tests/pipelines/test_compare.py",
+        "test_a_cell_runs_once_and_is_tabled",
+    ),
+    "dvc --cd pipelines repro": (HERE, "test_stages_named_exist"),
+    "ray start --head": ("tests/engine/test_ray.py", "test_bytes_equal_those_of_the_local_engine"),
+    "WEBDISTILL_ENGINE=ray python -m webdistill doctor --engine": (
+        "tests/engine/test_ray.py",
+        "test_doctor_has_a_line_for_everything_and_the_fix",
+    ),
+    "WEBDISTILL_ENGINE=ray dvc repro": (
+        "tests/engine/test_ray.py",
+        "test_bytes_equal_those_of_the_local_engine",
+    ),
     "dvc repro": ("tests/pipeline/test_repro.py", "test_every_stage_ran_and_left_its_outputs"),
+    "dvc exp run --queue": ("tests/commands/test_ranking.py", RANKED),
+    "dvc exp run --run-all": ("tests/commands/test_ranking.py", RANKED),
     "dvc exp run": (HERE, "test_dvc_commands_of_the_readme_on_the_real_graph"),
     "dvc exp show": (HERE, "test_dvc_commands_of_the_readme_on_the_real_graph"),
     "dvc metrics show": (HERE, "test_dvc_commands_of_the_readme_on_the_real_graph"),
     "dvc plots show": (HERE, "test_dvc_commands_of_the_readme_on_the_real_graph"),
     "dvc dag": (HERE, "test_dvc_commands_of_the_readme_on_the_real_graph"),
     "mlflow ui": (
-        "tests/core/test_tracking.py",
+        "tests/harness/test_tracking.py",
         "test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once",
     ),
     "cat ": (HERE, "test_files_shown_are_outputs"),
     "python -m webdistill results --keep": (
-        "tests/core/test_kept.py",
+        "tests/core/test_experiments.py",
         "test_a_run_is_kept_whole_and_read_back",
     ),
+    "python -m webdistill results --experiments": ("tests/commands/test_ranking.py", RANKED),
     "python -m webdistill results": (HERE, "test_results_of_the_committed_figures"),
+    "python -m webdistill plan": (
+        "tests/commands/plan/test_plan.py",
+        "test_the_table_has_every_row_and_seconds_of_a_real_trial",
+    ),
+    "python -m webdistill pool-page": (
+        "tests/commands/init/test_own_teacher.py",
+        "test_the_page",
+    ),
+    "python -m webdistill predict": (
+        "tests/commands/init/test_own_teacher.py",
+        "test_the_page",
+    ),
     "python -m webdistill check-teacher": (
-        "tests/models/test_check_teacher.py",
+        "tests/commands/check_teacher/test_check_teacher.py",
         "test_real_images_and_a_real_teacher",
     ),
     "python -m webdistill why": (
-        "tests/life/test_real_stages.py",
+        "tests/commands/provenance/test_real_stages.py",
         "test_the_life_of_every_candidate_agrees_with_the_stages_files",
     ),
     "python -m webdistill lost": (
-        "tests/life/test_real_stages.py",
+        "tests/commands/provenance/test_real_stages.py",
         "test_every_candidate_is_accounted_for",
     ),
     "python -m webdistill prove-absent": (
-        "tests/life/test_real_stages.py",
+        "tests/commands/provenance/test_real_stages.py",
         "test_a_takedown_is_proven_once_filter_and_what_follows_have_run_again",
     ),
     "python -m stages.search --dry-run": (
         "tests/stages/test_search.py",
         "test_the_program_takes_dry_run_beside_the_other_options",
     ),
-    "python -m pipelines.table": (
+    "python -m pipelines.shared.table": (
         "tests/pipelines/test_compare.py",
         "test_a_cell_runs_once_and_is_tabled",
     ),
@@ -88,16 +134,29 @@ PROOF = {
         "tests/pipelines/test_out_of_domain.py",
         "test_files_are_the_same_each_time",
     ),
+    "python -m pipelines.office_caltech.table": (
+        "tests/pipelines/test_office_caltech.py",
+        "test_the_table_counts_all_test_images_and_pairs_folds",
+    ),
     "python -m pipelines.ablate.weights": (HERE, "test_programs_explain_themselves"),
+    "python -m pipelines.full_size.arrays": (HERE, "test_programs_explain_themselves"),
+    "python -m pipelines.full_size.train": (
+        "tests/pipelines/test_full_size.py",
+        "test_calls_cut_short_end_as_one_call_does",
+    ),
+    "python -m pipelines.quickstart_data.source": (HERE, "test_programs_explain_themselves"),
     "python -m pipelines.pools.correlate": (HERE, "test_programs_explain_themselves"),
     "python -m pipelines.pools.look": (HERE, "test_programs_explain_themselves"),
     "python -m pipelines.pools.train": (HERE, "test_programs_explain_themselves"),
-    "python -m pipelines.cell": (
+    "python -m pipelines.shared.cell": (
         "tests/pipelines/test_compare.py",
         "test_a_cell_runs_once_and_is_tabled",
     ),
-    "python -m webdistill init": ("tests/init/test_own_teacher.py", "test_the_page"),
-    "python -m webdistill fit": ("tests/fit/test_fit.py", "test_signals_say_what_was_planted"),
+    "python -m webdistill init": ("tests/commands/init/test_own_teacher.py", "test_the_page"),
+    "python -m webdistill fit": (
+        "tests/commands/fit/test_fit.py",
+        "test_signals_say_what_was_planted",
+    ),
     "python -m webdistill repro -j": (
         "tests/team/test_repro.py",
         "test_cells_run_side_by_side_and_the_lock_is_that_of_a_serial_run",
@@ -106,11 +165,15 @@ PROOF = {
         "tests/tracking/test_pipeline.py",
         "test_experiments_of_dvc_here_queued_and_from_the_run_cache",
     ),
-    "python -m webdistill.lineage.flush": (
-        "tests/core/test_tracking.py",
+    "python -m webdistill.tracking.flush": (
+        "tests/harness/test_tracking.py",
         "test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once",
     ),
-    "docs/own_teacher.md": ("tests/init/test_own_teacher.py", "test_the_page"),
+    "python -m webdistill.commands.reference": (
+        "tests/docs/test_parameters.py",
+        "test_the_program_prints_the_page",
+    ),
+    "docs/own_teacher.md": ("tests/commands/init/test_own_teacher.py", "test_the_page"),
     "docs/team.md": ("tests/team/test_page.py", "test_the_commands_of_the_page_in_its_order"),
 }
 
@@ -150,16 +213,23 @@ def test_overrides_are_valid_parameters() -> None:
     given = [c for c in COMMANDS if c.startswith("dvc exp run")]
     assert given
     for command in given:
-        load(ROOT / "params.yaml", re.findall(r"-S (\S+)", command))
+        queued = "--queue" in command  # a grid: commas separate the values of a key
+        choices = [
+            [f"{key}={value}" for value in (values.split(",") if queued else [values])]
+            for key, values in re.findall(r"-S ([^\s=]+)=(\S+)", command)
+        ]
+        for overrides in itertools.product(*choices):
+            load(ROOT / "params.yaml", overrides)
 
 
 def test_stages_named_exist() -> None:
-    """`PATH/dvc.yaml:stage@item`, with the items that the matrix has."""
+    """`STUDY/dvc.yaml:stage@item`, with the items that the matrix has."""
     checked = 0
     for command in COMMANDS:
-        for path, stage, item in re.findall(
-            r"(pipelines/\S+dvc\.yaml)(?::(\w+))?(?:@(\S+))?", command
+        for name, stage, item in re.findall(
+            r"(?:pipelines/|pipelines repro (?:-s )?)(\S+dvc\.yaml)(?::(\w+))?(?:@(\S+))?", command
         ):
+            path = f"pipelines/{name}"
             spec = read_yaml(ROOT / path)["stages"]
             checked += 1
             if stage:
@@ -283,6 +353,7 @@ def dvc(root: Path, *lines: list[str]) -> dict[str, str]:
     return said
 
 
+@pytest.mark.slow
 def test_dvc_commands_of_the_readme_on_the_real_graph(graph: Path) -> None:
     given = [c for c in commands(ROOT / "README.md") if c.startswith("dvc ") and c != "dvc repro"]
     changes = [c for c in given if "exp run" in c and "filter" in c]  # several seconds each

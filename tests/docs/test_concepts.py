@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from webdistill.core.params import STAGES, read_yaml
+from webdistill.harness.params import STAGES, read_yaml
 
 ROOT = Path(__file__).parents[2]
 FIGURE = ROOT / "docs" / "images" / "concepts.svg"

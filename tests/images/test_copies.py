@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.images.planted import COPIES, SIDE, natural, thumbs
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 from webdistill.images import copies, neighbours
 from webdistill.images.copies import Pairs, find_pairs, groups
 

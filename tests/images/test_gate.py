@@ -296,10 +296,14 @@ except Rejected as rejected:
         (b"", "not_an_image"),
         (b"<html><body>404</body></html>", "not_an_image"),
         (b"\x89PNG", "not_an_image"),
-        (b"GIF89a" + b"\0" * 40, "unsupported_format"),
+        (b"GIF89a" + b"\0" * 40, "corrupt"),
+        (b"BM" + b"\0" * 60, "unsupported_format"),
+        (b"BMW drivers, a history of", "unsupported_format"),
+        (b"II*\0" + b"\0" * 40, "corrupt"),
         (b"\xef\xbb\xbf  <svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format"),
         (b"<?xml version='1.0'?><!-- x --><svg/>", "unsupported_format"),
-        (b"\0\0\0\x20ftypavif" + b"\0" * 40, "unsupported_format"),
+        (b"\0\0\0\x20ftypavif" + b"\0" * 40, "corrupt"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "unsupported_format"),
         (b"\xff\xd8\xff\xe0", "corrupt"),
         (png_header(0, 5), "corrupt"),
         (png_header(5, 5), "truncated"),
@@ -311,7 +315,7 @@ def test_what_is_no_picture_of_ours(data: bytes, expected: str) -> None:
 
 
 def test_other_formats_pillow_knows_are_refused() -> None:
-    for kind in ("GIF", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "TGA", "EPS"):
+    for kind in ("ICO", "JPEG2000", "PPM", "TGA", "EPS", "PCX", "SGI", "DDS"):
         assert status(save(picture(), kind)) in ("unsupported_format", "not_an_image")
 
 

@@ -6,19 +6,25 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
+from stages.embed.embedding import embed_shard
+from stages.report.pictures import Album
 from webdistill.core.errors import UserError
-from webdistill.core.files import write_manifest, write_table
+from webdistill.core.files import read_table, write_manifest, write_table
 from webdistill.images.gate import encode, pixel_id
-from webdistill.images.pool import PoolRow, load_images, square, write_pool
+from webdistill.images.pool import SCHEMA, PoolRow, load_images, read_files, square, write_pool
+from webdistill.models.clip import ClipModel
 
 
 def rows(count: int, width: int = 12, height: int = 9) -> list[PoolRow]:
@@ -68,6 +74,105 @@ def test_an_exact_multiple_makes_no_empty_shard(tmp_path: Path) -> None:
     assert len(list(pool(tmp_path / "pool", rows(20)).glob("*.parquet"))) == 2
     assert write_pool(iter([]), tmp_path / "none", 10) == 0
     assert not list((tmp_path / "none").iterdir())
+
+
+def test_shards_close_by_bytes_too(tmp_path: Path) -> None:
+    def shards(name: str, shard_size: int, shard_bytes: int) -> list[list[bytes]]:
+        folder = tmp_path / name
+        assert write_pool(iter(content), folder, shard_size, shard_bytes) == len(content)
+        paths = sorted(folder.glob("*.parquet"))
+        assert [path.stem for path in paths] == [f"{n:05d}" for n in range(len(paths))]
+        return [[i["bytes"] for i in pq.read_table(p)["image"].to_pylist()] for p in paths]
+
+    sizes = [100, 100, 100, 101, 500, 1, 300, 299, 1]
+    content = [PoolRow(f"{n:032x}", bytes(size), 1, 1, "", "") for n, size in enumerate(sizes)]
+    found = shards("bytes", 10, 300)
+    assert [[len(data) for data in shard] for shard in found] == [
+        [100, 100, 100], [101], [500], [1], [300], [299, 1],
+    ]  # fmt: skip
+    assert [len(shard) for shard in shards("both", 2, 300)] == [2, 2, 1, 1, 1, 2]
+    assert [len(shard) for shard in shards("one each", 10, 1)] == [1] * 9
+    assert [len(shard) for shard in shards("rows", 4, 10_000)] == [4, 4, 1]
+
+
+GROUP, GROUPS = 64, 3  # pictures of a row group, and row groups
+PADDING = 1 << 16  # bytes behind each picture, within its WebP file
+
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool of one shard with three row groups of 4 MiB of pictures: zeros, so that the file is small."""
+    folder = tmp_path_factory.mktemp("heavy") / "pool"
+    folder.mkdir()
+    with pq.ParquetWriter(folder / "00000.parquet", SCHEMA, compression="zstd") as file:
+        content = rows(GROUP * GROUPS)
+        for start in range(0, len(content), GROUP):
+            some = content[start : start + GROUP]
+            table = pa.Table.from_pylist([_padded(row) for row in some], SCHEMA)
+            file.write_table(table)
+    write_manifest(folder)
+    return folder
+
+
+def _padded(row: PoolRow) -> dict[str, Any]:
+    chunk = b"JUNK" + struct.pack("<I", PADDING) + bytes(PADDING)
+    length = struct.pack("<I", len(row.image) - 8 + len(chunk))
+    data = row.image[:4] + length + row.image[8:] + chunk
+    return {**asdict(row), "image": {"bytes": data, "path": f"{row.id}.webp"}}
+
+
+@pytest.mark.parametrize("reader", ["pictures", "load", "some", "album", "embed"])
+def test_a_shard_is_read_by_row_group(
+    heavy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    """Arrow cannot hold more than 2 GiB of pictures in one table, and a machine perhaps not even that."""
+    shard = heavy / "00000.parquet"
+    ids = pq.read_table(shard, columns=["id"])["id"].to_pylist()
+    _Watched.largest = 0
+    monkeypatch.setattr(pq, "ParquetFile", _Watched)
+    match reader:
+        case "pictures":
+            assert sum(map(len, read_files(shard))) == len(ids)
+        case "load":
+            assert load_images(heavy, None, 8, workers=1)[0] == ids
+        case "some":
+            assert len(load_images(shard, [ids[-1], ids[3]], 8, workers=1)[1]) == 2
+        case "album":
+            album = Album([shard])
+            assert {len(album.data(name)) > PADDING for name in ids[::GROUP]} == {True}
+        case "embed":
+            made = tmp_path / "made.parquet"
+            assert sum(embed_shard(cast(ClipModel, _Means()), 1, shard, made)) == len(ids)
+            assert read_table(made, ["id"])["id"].to_pylist() == ids
+    assert PADDING < _Watched.largest < GROUP * PADDING * 1.1
+
+
+class _Watched(pq.ParquetFile):
+    """Remembers the size of the largest table that was read."""
+
+    largest = 0
+
+    def read(self, *args: Any, **options: Any) -> pa.Table:
+        return self._seen(super().read(*args, **options))
+
+    def read_row_group(self, *args: Any, **options: Any) -> pa.Table:
+        return self._seen(super().read_row_group(*args, **options))
+
+    def iter_batches(self, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        return map(self._seen, super().iter_batches(*args, **options))
+
+    def _seen(self, found: Any) -> Any:
+        _Watched.largest = max(_Watched.largest, found.nbytes)
+        return found
+
+
+class _Means:
+    """Stands for a CLIP: the mean colour of each picture."""
+
+    header: ClassVar = {"model": "means"}
+
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        return torch.stack([torch.from_numpy(np.asarray(i).mean((0, 1))) for i in images])
 
 
 def by_hand(row: PoolRow, size: int, height: int = 9, width: int = 12) -> np.ndarray:

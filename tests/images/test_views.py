@@ -55,6 +55,25 @@ def test_a_crop_equals_the_naive_loop() -> None:
         np.testing.assert_allclose(got[i], wanted, atol=2e-3)
 
 
+def test_a_shifted_crop_is_the_image_in_whole_pixels_and_its_mirror_beyond() -> None:
+    side, shift = 8, 0.25
+    views = make(side=side, min_scale=1.0, shift=shift)
+    moves = set()
+    for number in range(8):
+        got = denormalise(views(number, torch.arange(6)))
+        draw = views.draw(number)
+        for i in range(6):
+            image = views.pool[i].permute(1, 2, 0).numpy().astype(np.float64)
+            right, down = (round(float(c) * shift * side) for c in draw.centre[i])
+            wide = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="symmetric")
+            wanted = wide[2 + down : 2 + down + side, 2 + right : 2 + right + side]
+            if draw.mirror[i] < 0:
+                wanted = wanted[:, ::-1]
+            np.testing.assert_allclose(got[i], wanted, atol=2e-3)
+            moves |= {right, down}
+    assert moves == {-2, -1, 0, 1, 2}
+
+
 def test_a_view_does_not_depend_on_its_batch() -> None:
     views = make()
     whole = views(3, torch.arange(6))

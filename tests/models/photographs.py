@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from webdistill.check_teacher import normalisation
-from webdistill.models.cifar import Classifier
+from webdistill.commands.check_teacher import normalisation
+from webdistill.models.classifier import Classifier
 from webdistill.models.zoo import build
 
 CLASSES = ["ant", "bee", "cat", "dog"]

@@ -16,7 +16,7 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
 from webdistill.models import compensation
 from webdistill.models.checkpoint import load_network, save_network
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 from webdistill.models.compensation import HIDDEN, Compensation, additive_scores
 from webdistill.models.projected import Projected
 from webdistill.models.zoo import build
@@ -34,13 +34,15 @@ CARD: dict[str, object] = {
 
 def make(
     attention: str = "additive", points: Tensor = Z, shares: Tensor = PRIOR, prior: bool = True,
-    query: str = "logits", inputs: int = K, outputs: int = K,
+    query: str = "logits", inputs: int = K, outputs: int = K, centre: bool = False, fuse: str = "add",
 ) -> Compensation:  # fmt: skip
-    options: Any = {"query": query, "attention": attention, "use_prior": prior}
+    """W_z reads F itself: neither mean nor length of F count, which have tests of their own."""
+    options: Any = {"query": query, "attention": attention, "use_prior": prior, "fuse": fuse}
     torch.manual_seed(0)
-    module = Compensation(inputs, outputs, *points.shape, **options)
+    module = Compensation(inputs, outputs, *points.shape, centred=centre, **options)
     module.set_dictionary(points, shares)
-    return module
+    module.load_state_dict(module.as_it_was(), strict=False)
+    return module.eval()
 
 
 def lively(module: Compensation) -> Compensation:
@@ -103,7 +105,10 @@ def test_what_is_added_equals_the_naive_loops(attention: str, prior: bool) -> No
     module = lively(make(attention, prior=prior))
     for learns in (True, False):  # which may take different ways
         with torch.set_grad_enabled(learns):
-            added, weights = module(QUERIES, NOTHING).tolist(), module.weights(QUERIES).tolist()
+            added, weights = (
+                module(QUERIES, NOTHING, QUERIES).tolist(),
+                module.weights(QUERIES).tolist(),
+            )
         for row, query in enumerate(QUERIES.tolist()):
             shares, _, wanted = naive(module, query)
             assert weights[row] == pytest.approx(shares, abs=1e-6)
@@ -127,7 +132,7 @@ def test_an_example_small_enough_for_paper(attention: str, scores: list[float]) 
             module.to_score.weight[0, 0] = 2
     first = 1 / (1 + math.exp(scores[1] - scores[0]))  # lambda_1; prototypes are [1.2, 0], [0, 1.6]
     wanted = [first * 0.7 * 2 * 1.2, (1 - first) * 0.3 * 2 * 1.6, 0.0]
-    assert module(QUERIES, NOTHING)[0].tolist() == pytest.approx(wanted, abs=1e-6)
+    assert module(QUERIES, NOTHING, QUERIES)[0].tolist() == pytest.approx(wanted, abs=1e-6)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -136,7 +141,7 @@ def test_the_first_step_of_w_z_is_minus_rate_times_the_outer_product(attention: 
     module = make(attention)
     before = {name: each.clone() for name, each in module.named_parameters()}
     target = torch.tensor([[1.0, 0.0, -1.0], [0.5, 2.0, 0.0]])
-    answers = QUERIES + module(QUERIES, NOTHING)
+    answers = QUERIES + module(QUERIES, NOTHING, QUERIES)
     assert torch.equal(answers, QUERIES)
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
     ((answers - target).square().sum() / 2).backward()
@@ -167,7 +172,7 @@ def test_gradients_are_those_of_the_formula_and_the_dictionary_has_none(attentio
         scores = torch.tanh(q[:, None] + k) @ p["to_score.weight"][0] if additive else q @ k.T / 16
     wanted = torch.softmax(scores, 1) * PRIOR * 2 @ z @ p["fuse.weight"].T
     (wanted * pull).sum().backward()
-    (module(queries, NOTHING) * pull).sum().backward()
+    (module(queries, NOTHING, queries) * pull).sum().backward()
     if attention == "random":
         assert learned.pop("queries").grad is None
     for name, each in learned.items():
@@ -175,6 +180,110 @@ def test_gradients_are_those_of_the_formula_and_the_dictionary_has_none(attentio
         assert float(expected.abs().max()) > 1e-3, name
         torch.testing.assert_close(each.grad.double(), expected, atol=1e-5, rtol=1e-5)
     assert not any(each.requires_grad for each in module.buffers())
+
+
+@pytest.mark.parametrize("attention", ["additive", "dot"])
+def test_centring_two_prototypes_equals_the_example_on_paper(attention: str) -> None:
+    """Priors .7 and .3 leave .3 and -.7 of z_1 - z_2 = [3, -4]: [.9, -1.2] and [-2.1, 2.8], of length 1.5 and 3.5.
+
+    The root of the mean of 2.25 and 12.25 is sqrt(7.25). Keys of a dot product all move by the same, so softmax differs
+    from that of raw prototypes by the scale alone.
+    """
+    module = lively(make(attention, centre=True))
+    scale = math.sqrt(2) / math.sqrt(7.25)
+    wanted = torch.tensor([[0.9, -1.2], [-2.1, 2.8]]).double() * scale
+    torch.testing.assert_close(module.prototypes.double(), wanted, atol=1e-6, rtol=0)
+    module(QUERIES, NOTHING, QUERIES).sum().backward()
+    gradient = torch.zeros(2).double()
+    for row, query in enumerate(QUERIES.tolist()):
+        shares, found, added = naive(module, query)
+        assert module.weights(QUERIES)[row].tolist() == pytest.approx(shares, abs=1e-6)
+        assert module(QUERIES, NOTHING, QUERIES)[row].tolist() == pytest.approx(added, abs=1e-6)
+        by_hand = [
+            sum(2 * p * s * z for p, s, z in zip((0.7, 0.3), shares, column, strict=True))
+            for column in zip(*wanted.tolist(), strict=True)
+        ]
+        assert found == pytest.approx(by_hand, abs=1e-6)
+        gradient += torch.tensor(by_hand).double()
+    for row in module.fuse.weight.grad:  # type: ignore[union-attr]
+        torch.testing.assert_close(row.double(), gradient, atol=1e-5, rtol=0)
+    if attention == "dot":
+        raw = lively(make(attention))
+        raw.prototypes.mul_(math.sqrt(12.5 / 7.25))
+        torch.testing.assert_close(module.weights(QUERIES), raw.weights(QUERIES))
+
+
+@pytest.mark.parametrize("prior", [True, False])
+def test_equal_prototypes_are_nothing_once_centred_and_a_constant_without(prior: bool) -> None:
+    points, shares = torch.rand(1, 7).expand(5, 7) + 1, torch.full((5,), 0.2)
+    centred = lively(make(points=points, shares=shares, prior=prior, centre=True)).train()
+    assert not centred(QUERIES, NOTHING, QUERIES).any()
+    plain = lively(make(points=points, shares=shares, prior=prior)).train()
+    first, second = plain(QUERIES, NOTHING, QUERIES)
+    torch.testing.assert_close(first, second)
+    assert first.abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("centre", [True, False])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_what_w_z_reads_has_unit_length_over_the_batch_and_no_mean(
+    attention: str, scale: float, centre: bool
+) -> None:
+    """Of any dictionary, and however the attention has learned; equal attention for all would leave nothing."""
+    torch.manual_seed(2)
+    queries, points = 9 * torch.randn(50, K), 1 + torch.rand(6, 9)
+    module = lively(make(attention, scale * points, torch.full((6,), 1 / 6), centre=centre)).train()
+    module.unit.fill_(0.3)
+    found = module.normal(module.mixed(queries)).detach().double()
+    assert float(found.square().sum(1).mean().sqrt()) == pytest.approx(0.3, rel=0.01)
+    bare = module.mixed(queries).detach().double()
+    if centre and attention != "random":
+        assert found.mean(0).abs().max() < 1e-6
+        bare -= bare.mean(0)
+    length = (bare.square().sum(1).mean() + compensation.LEAST**2).sqrt()
+    torch.testing.assert_close(found, 0.3 * bare / length, atol=1e-5, rtol=1e-4)
+
+
+def test_running_mean_and_length_serve_where_there_is_no_batch() -> None:
+    torch.manual_seed(2)
+    module = lively(make(centre=True)).train()
+    batches = [torch.randn(50, K) for _ in range(3)]
+    found = [module.mixed(each).detach().double() for each in batches]
+    for each in batches:
+        module.normal(module.mixed(each))
+    centre = torch.stack([each.mean(0) for each in found]).mean(
+        0
+    )  # all batches count alike at first
+    square = sum(each.sub(each.mean(0)).square().sum(1).mean() for each in found) / 3
+    alone = module.eval().normal(module.mixed(QUERIES)).detach().double()
+    wanted = module.mixed(QUERIES).detach().double() - centre
+    wanted *= float(module.unit) / (square + compensation.LEAST**2) ** 0.5
+    torch.testing.assert_close(alone, wanted, atol=1e-5, rtol=1e-4)
+    before = module.centre.clone()
+    module.train().normal(torch.ones(4, 2))
+    for _ in range(9):  # from the tenth on a batch counts for a tenth
+        module.normal(torch.ones(4, 2))
+    ninth = module.centre.clone()
+    module.normal(torch.zeros(4, 2))
+    torch.testing.assert_close(module.centre, 0.9 * ninth)
+    assert not torch.equal(before, ninth)
+    module.set_dictionary(Z, PRIOR)
+    module.normal(torch.full((4, 2), 3.0))
+    assert module.centre.tolist() == [3.0, 3.0], "of a new dictionary nothing is known"
+
+
+def test_fuse_linear_is_w_h_s_plus_w_z_f() -> None:
+    module = make(fuse="linear")
+    assert not module(QUERIES, NOTHING, QUERIES).any(), "the host method to begin with"
+    lively(module)
+    host: Any = module.host
+    for row, query in enumerate(QUERIES.tolist()):
+        whole = torch.eye(K) + host.weight.detach()  # W_h
+        wanted = (whole.double() @ torch.tensor(query).double()).tolist()
+        wanted = [a + b for a, b in zip(wanted, naive(module, query)[2], strict=True)]
+        found = (QUERIES + module(QUERIES, NOTHING, QUERIES))[row].tolist()
+        assert found == pytest.approx(wanted, abs=1e-6)
 
 
 def test_entries_that_no_exponential_could_hold_are_scored_all_the_same() -> None:
@@ -201,7 +310,7 @@ def test_scale_order_and_copies_of_prototypes_do_not_matter(attention: str, prio
     twice = torch.cat([points, points]), torch.cat([shares, shares]) / 2
     alike = [(7.3 * points, shares), (1e-3 * points, shares), (points[order], shares[order]), twice]
     plain, *others = (
-        lively(make(attention, *each, prior=prior))(QUERIES, NOTHING).detach()
+        lively(make(attention, *each, prior=prior))(QUERIES, NOTHING, QUERIES).detach()
         for each in [(points, shares), *alike]
     )
     assert float(plain.abs().min()) > 1e-3
@@ -213,25 +322,31 @@ def test_prototypes_of_zeros_add_nothing() -> None:
     module = lively(make())
     assert module.prototypes.flatten().tolist() == pytest.approx([1.2, 0.0, 0.0, 1.6])
     module.set_dictionary(torch.zeros(2, 2), PRIOR)
-    assert not module(QUERIES, NOTHING).any()
+    assert not module(QUERIES, NOTHING, QUERIES).any()
 
 
 def test_low_precision_around_it_costs_no_digit() -> None:
     module, low = lively(make()), QUERIES.bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        found = module(low, NOTHING)
+        found = module(low, NOTHING, low)
     assert found[0].tolist() == pytest.approx(naive(module, low[0].tolist())[2], abs=1e-6)
 
 
-def student(kind: str, query: str = "logits", attention: str = "additive") -> Classifier:
+def student(
+    kind: str, query: str = "logits", attention: str = "additive", fuse: str = "add"
+) -> Classifier:
     torch.manual_seed(3)
     net = build("resnet8", K)
     if kind == "simkd":
         net = Projected(net, build("wrn-10-1", K), 8)
     points, shares = torch.randn(4, 5), torch.tensor([0.4, 0.3, 0.2, 0.1])
     inputs = K if query == "logits" else net.fc.in_features
-    made = make(attention, points, shares, True, query, inputs, net.compensated)
+    made = make(attention, points, shares, True, query, inputs, net.compensated, True, fuse)
     net.compensation = lively(made)
+    made.unit.fill_(0.7)
+    made.square.fill_(2.0)
+    made.centre.uniform_(-0.1, 0.1)
+    made.mean.uniform_(-1, 1)
     return net.eval()
 
 
@@ -256,6 +371,7 @@ def test_a_students_answer_is_the_raw_one_and_the_naive_sum(kind: str, query: st
     pooled = maps.mean((2, 3))
     raw = net.fc(pooled)
     assert compensation is not None
+    compensation.load_state_dict(compensation.as_it_was(), strict=False)
     rows = (raw if query == "logits" else pooled).tolist()
     added = torch.tensor([naive(compensation, row)[2] for row in rows])
     net.compensation = compensation
@@ -277,11 +393,14 @@ def change_card(folder: Path, change: Any) -> None:
     (folder / "config.json").write_text(json.dumps(card))
 
 
+@pytest.mark.parametrize("fuse", ["add", "linear"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("which", ["compensated", "raw"])
 @pytest.mark.parametrize("kind", ["kd", "simkd"])
-def test_saving_changes_no_answer(tmp_path: Path, kind: str, which: str, attention: str) -> None:
-    net = student(kind, "features", attention)
+def test_saving_changes_no_answer(
+    tmp_path: Path, kind: str, which: str, attention: str, fuse: str
+) -> None:
+    net = student(kind, "features", attention, fuse)
     save(tmp_path, net, which)
     assert net.compensation is not None, "saving takes nothing away"
     wanted = {"compensated": answers(net), "raw": answers(net, raw=True)}
@@ -296,6 +415,33 @@ def test_saving_changes_no_answer(tmp_path: Path, kind: str, which: str, attenti
 
 
 @pytest.mark.parametrize("kind", ["kd", "simkd"])
+@torch.no_grad()
+def test_the_mean_compensation_is_added_to_every_answer(tmp_path: Path, kind: str) -> None:
+    net = student(kind)
+    save(tmp_path, net)
+    compensation: Any = net.compensation
+    added = compensation.mean
+    wanted = answers(net, raw=True) + (net.fc.weight @ added if kind == "simkd" else added)
+    found = answers(load_network(tmp_path, "mean").net)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_students_of_earlier_versions_have_neither_unit_nor_mean_nor_fuse(tmp_path: Path) -> None:
+    net = student("kd")
+    compensation: Any = net.compensation
+    compensation.load_state_dict(compensation.as_it_was(), strict=False)
+    save(tmp_path, net)
+    path = tmp_path / "compensation.safetensors"
+    tensors = load_file(path)
+    for name in ("unit", "centre", "square", "seen", "mean"):
+        del tensors[name]
+    save_file(tensors, path)
+    change_card(tmp_path, lambda card: card["compensation"].pop("fuse"))
+    change_card(tmp_path, lambda card: card["compensation"].update(sha256=sha256_file(path)))
+    torch.testing.assert_close(answers(load_network(tmp_path).net), answers(net))
+
+
+@pytest.mark.parametrize("kind", ["kd", "simkd"])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -307,6 +453,7 @@ def test_saving_changes_no_answer(tmp_path: Path, kind: str, which: str, attenti
         (lambda t, card: t.pop("prototypes"), "does not fit"),
         (lambda t, card: t.update(prototypes=torch.ones(4)), "does not fit"),
         (lambda t, card: t.update(more=torch.ones(4)), "does not fit"),
+        (lambda t, card: card.update(fuse="linear"), "does not fit"),
         (lambda t, card: card.update(inference="both"), "compensation.inference"),
     ],
 )  # fmt: skip

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from webdistill.core.errors import UserError
 from webdistill.models.checkpoint import load_weights
-from webdistill.models.cifar import Classifier, parameters
-from webdistill.models.torchvision_nets import split_torchvision
-from webdistill.models.wrapped import Wrapped, wrap
+from webdistill.models.classifier import Classifier
+from webdistill.models.cost import parameters
+from webdistill.models.families.torchvision_nets import split_torchvision
+from webdistill.models.families.wrapped import Wrapped, wrap
 from webdistill.models.zoo import build
 
 import timm  # isort: skip  (after webdistill, which lets torchvision import)

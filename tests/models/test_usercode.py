@@ -13,7 +13,7 @@ from torch import nn
 
 from webdistill.core.errors import UserError
 from webdistill.models.checkpoint import load_network, save_network
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 from webdistill.models.names import own_code, parse
 from webdistill.models.zoo import build
 
@@ -101,7 +101,7 @@ def test_a_classifier_is_used_as_it_is(project: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     ["os:system", "subprocess:run", "os.path:join", "webdistill.core.files:remove", "stages.fetch:run",
-     "pipelines.cell:main", "tests.conftest:x", "numpy:zeros", "torch.hub:load", "torchvision.models:alexnet"],
+     "pipelines.shared.cell:main", "tests.conftest:x", "numpy:zeros", "torch.hub:load", "torchvision.models:alexnet"],
 )  # fmt: skip
 def test_libraries_and_this_project_are_never_called(project: Path, name: str) -> None:
     with pytest.raises(UserError, match="is never called|there is no file") as caught:

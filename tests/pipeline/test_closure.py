@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 
+from stages.distill.params import BYTELESS, METHODS, Distill
 from tests.closure import ROOT, closure, of_stage, outside
-from webdistill.core.params import STAGES, Task, read_yaml
+from webdistill.harness.params import STAGES, Task, load, read_yaml
 
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 THREAD_FREE = {
@@ -20,16 +22,21 @@ THREAD_FREE = {
 
 # Files that name the test labels and are no stage's: `init` and the preparations of data write them; ...
 LABELS_WRITTEN = {
-    "webdistill/core/params.py",  # the parameter's type
-    "webdistill/init/choices.py",
-    "webdistill/init/material.py",
+    "webdistill/harness/params.py",  # the parameter's type
+    "webdistill/commands/init/choices.py",
+    "webdistill/commands/init/material.py",
     "pipelines/compare/prepare.py",
+    "pipelines/deconfound/prepare.py",
     "pipelines/out_of_domain/prepare.py",
     "pipelines/pools/prepare.py",
+    "pipelines/real_task/folders.py",  # copies them
+    "pipelines/real_task/prepare.py",
+    "pipelines/scarce/prepare.py",
     "pipelines/quickstart_data/test_set.py",
 }
 # ... these read the labels of a data set that is no stage's input, or compare finished students.
 LABELS_OF_OTHERS = {
+    "pipelines/full_size/arrays.py",
     "pipelines/compare/reference.py",
     "pipelines/pools/train.py",
     "pipelines/quickstart_data/candidates.py",
@@ -59,7 +66,7 @@ def test_no_stage_imports_another(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_task_facts_read_by_a_stage_are_in_its_params(stage: str) -> None:
     listed = PIPELINE[stage].get("params", [])
-    assert stage in listed
+    assert stage in listed or stage == "distill"
     if "task" in listed:
         return
     read = {
@@ -69,6 +76,19 @@ def test_task_facts_read_by_a_stage_are_in_its_params(stage: str) -> None:
     } & set(Task.model_fields)
     missing = read - {p.removeprefix("task.") for p in listed}
     assert missing <= ({"threads"} if stage in THREAD_FREE else set())
+
+
+def test_distill_depends_on_every_key_but_the_options_of_other_methods() -> None:
+    """And on none that decides no byte. DVC cannot leave a key out, so they are listed one by one."""
+    methods, listed = set(get_args(METHODS)), PIPELINE["distill"]["params"]
+    own = [name.removeprefix("distill.") for name in listed if name.startswith("distill.")]
+    deciding = set(Distill.model_fields) - methods - BYTELESS
+    assert sorted(own) == sorted(deciding | {"${distill.method}"})
+    for method in methods:
+        settings = load(ROOT / "params.yaml", [f"distill.method={method}"]).sections["distill"]
+        assert isinstance(settings, Distill)
+        left_out = set(Distill.model_fields) - set(settings.decisive())
+        assert left_out == methods - {method} | BYTELESS
 
 
 def test_only_evaluate_reads_the_test_labels() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from webdistill.core.dvc_hash import dvc_hash
-from webdistill.core.params import STAGES, read_yaml
+from webdistill.harness.dvc_hash import dvc_hash
+from webdistill.harness.params import STAGES, read_yaml
 
 if TYPE_CHECKING:
     from tests.small_project import Project
@@ -25,6 +25,28 @@ def lock(project: Project) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def built(small_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     return small_project.copy(tmp_path_factory.mktemp("repro") / "project")
+
+
+@pytest.mark.slow
+def test_a_method_that_makes_its_images_needs_no_candidate(tmp_path: Path) -> None:
+    """`dvc repro` of an empty list; a method that learns from images says what it lacks, in one line."""
+    from tests.small_project import create, set_params
+
+    project = create(tmp_path / "project", candidates=0)
+    set_params(project.root, ["distill.method=dafl", "distill.steps_per_epoch=2"])
+    project.run("dvc", "repro")
+    assert set(lock(project)) == set(STAGES)
+    report = (project.root / "data/report/report.html").read_text()
+    assert "images that the method made itself" in report
+    assert "dafl makes its own" in report
+    assert [each.name for each in (project.root / "data/distill/pictures").glob("*.png")] == [
+        "over_training.png"
+    ]
+    assert json.loads((project.root / "data/distill/metrics.json").read_text())["images"] == 0
+    set_params(project.root, ["distill.method=kd"])
+    done = project.run("dvc", "repro", "distill", check=False)
+    assert done.returncode
+    assert "no image was selected, and distill.method = kd learns from images" in done.stderr
 
 
 def test_every_stage_ran_and_left_its_outputs(built: Project) -> None:
@@ -68,6 +90,7 @@ def test_a_filter_threshold_reruns_from_filter_on_and_fetches_nothing(built: Pro
         params.write_text(text)
 
 
+@pytest.mark.slow
 def test_two_runs_from_scratch_give_the_same_lock(built: Project) -> None:
     """Promise R1; the second run with two stages at once, so in another order."""
     built.run("dvc", "repro")
@@ -96,6 +119,7 @@ def test_an_altered_shard_is_refused_by_name(built: Project) -> None:
         shard.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_without_the_labels_everything_before_evaluate_runs(built: Project) -> None:
     """Promise T1: with a folder in the place of the labels, which nobody can read, the same bytes as with them."""
     labels = built.root / "data/quickstart/test/labels.parquet"

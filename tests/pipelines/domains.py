@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipelines.out_of_domain.readers import Source
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = ROOT / "pipelines" / "out_of_domain"

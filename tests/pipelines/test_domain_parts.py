@@ -16,10 +16,10 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
-from pipelines import labelled
 from pipelines.out_of_domain import teacher
 from pipelines.out_of_domain.prepare import load, prepare, split
 from pipelines.out_of_domain.readers import open_source
+from pipelines.shared import labelled
 from stages.evaluate.testset import read as read_test
 from stages.search.candidates import collect
 from stages.search.keywords import Keywords
@@ -36,7 +36,7 @@ from tests.pipelines.domains import (
     tree,
 )
 from webdistill.core.errors import UserError
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 from webdistill.images.gate import decode
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import load_network
@@ -114,8 +114,9 @@ def test_prepared_parts_are_disjoint_and_hold_every_picture(
             folder = work / domain / part
             test = read_test(folder / "images.parquet", folder / "labels.parquet", 16, 2)
             assert test.labels.tolist().count(0) == test.labels.tolist().count(1) == 2
-            assert not pixels & {image.tobytes() for image in test.images}
-            pixels |= {image.tobytes() for image in test.images}
+            shown = {image.tobytes() for image in test.some(test.ids)}
+            assert not pixels & shown
+            pixels |= shown
         assert len(pixels) == 40
 
 

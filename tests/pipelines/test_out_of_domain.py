@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipelines import cell
 from pipelines.out_of_domain import table
+from pipelines.shared import cell
 from tests.pipelines.domains import (
     PIPELINE,
     ROOT,
@@ -174,7 +174,7 @@ def test_the_comparison_is_tracked_with_every_cell(
     assert whole.metrics["augkd.top1"] == pytest.approx(0.72)
     assert whole.metrics["photo-kd.top1"] == pytest.approx(0.71)
     assert len(cells) == 9
-    own = next(each for each in cells if each.stage == "sketch-kd-1")
+    own = next(each for each in cells if each.cell == "sketch-kd-1")
     assert own.params["task.teacher"] == "work/sketch/teacher"
     assert own.params["distill.method"] == "kd"
     assert own.params["seed"] == 1

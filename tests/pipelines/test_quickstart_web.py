@@ -23,7 +23,7 @@ from pipelines.quickstart_data.candidates import Source
 from pipelines.quickstart_data.classes import CLASSES
 from pipelines.quickstart_data.junk import JUNK
 from pipelines.quickstart_data.stock import Stock, apportion, long_tail, twins
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 COUNTS = {
     "clean": 70, "shifted": 60, "opt_out": 12, "tiny": 12, "wrong_keyword": 40, "junk": 60, "exact_duplicate": 20,

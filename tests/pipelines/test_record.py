@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import record
+from pipelines.shared import record
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipelines import track
-from pipelines.table import compare, markdown, write
-from pipelines.welch import interval, t_quantile
-from webdistill.core import tracking
+from pipelines.shared import track
+from pipelines.shared.table import compare, markdown, write
+from pipelines.shared.welch import interval, t_quantile
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, write_json
+from webdistill.harness import spool
 
 
 def cell(
@@ -180,11 +180,11 @@ def test_a_comparison_is_one_record_and_one_per_cell(pipeline: Path) -> None:
     named = settings(common={"distill": {"epochs": 3}}, baseline="random")
     done = compare(pipeline, named)
     picture = pipeline / "comparison.png"
-    own, *cells = track.records(pipeline, named, [c.name for c in done.cells], [picture])
-    assert (own.stage, own.name, own.artifacts) == ("", pipeline.name, [picture])
+    own, cells = track.records(pipeline, named, [c.name for c in done.cells], [picture])
+    assert (own.name, own.artifacts) == (pipeline.name, [picture])
     assert own.parent_params == {"distill.epochs": 3}
     assert own.metrics["random.top1"] == pytest.approx(0.72)
-    assert [c.stage for c in cells] == ["top-k-0", "random-0", "random-1", "random-2"]
+    assert [c.cell for c in cells] == ["top-k-0", "random-0", "random-1", "random-2"]
     assert {c.parent_key for c in cells} == {own.parent_key}
     assert len({c.key for c in cells}) == 4
     assert cells[1].params == {
@@ -198,7 +198,7 @@ def test_a_comparison_tells_both_answers_of_deconfounded_students(pipeline: Path
     for seed, raw in ((0, 0.61), (1, 0.63)):
         path = pipeline / "cells" / f"random-{seed}" / "evaluate" / "metrics.json"
         write_json({**read_json(path), "raw_top1": raw, "compensated_top1": 0.6}, path)
-    own, *_ = track.records(pipeline, settings(), ["random-0", "random-1", "top-k-0"], [])
+    own, _ = track.records(pipeline, settings(), ["random-0", "random-1", "top-k-0"], [])
     assert own.metrics["random.raw_top1"] == pytest.approx(0.62)
     assert own.metrics["random.compensated_top1"] == pytest.approx(0.6)
     assert {"top-k.top1", "top-k.agreement"} == {k for k in own.metrics if k.startswith("top-k")}
@@ -206,7 +206,7 @@ def test_a_comparison_tells_both_answers_of_deconfounded_students(pipeline: Path
 
 def test_keys_tell_comparisons_apart_and_stay_when_cells_are_added(pipeline: Path) -> None:
     def keys(named: dict[str, Any], cells: list[str]) -> list[str]:
-        own, *rest = track.records(pipeline, named, cells, [])
+        own, rest = track.records(pipeline, named, cells, [])
         return [own.parent_key, *(record.key for record in rest)]
 
     first = keys(settings(), ["random-0"])
@@ -223,7 +223,16 @@ def test_tracking_can_be_switched_off(pipeline: Path, monkeypatch: pytest.Monkey
     assert not (pipeline / ".work").exists()
     started: list[Path] = []
     monkeypatch.delenv("WEBDISTILL_TRACKING")
-    monkeypatch.setattr(tracking, "launch_flush", started.append)
+    monkeypatch.setattr(spool, "launch_flush", started.append)
     track.submit(pipeline, settings(), ["random-0", "random-1"], [])
     assert len(started) == 1
     assert len(list((pipeline / ".work" / "spool").glob("*.json"))) == 3
+
+
+def test_an_arm_that_runs_fewer_stages_is_tracked_with_those(pipeline: Path) -> None:
+    arms = {"top-k": {"stages": ["evaluate"]}, "random": {"select.rule": "random"}}
+    (pipeline / "cells/top-k-0/distill/metrics.json").unlink()
+    _, (own, other) = track.records(pipeline, settings(arms=arms), ["top-k-0", "random-0"], [])
+    assert {name.partition(".")[0] for name in own.metrics} == {"evaluate"}
+    assert {name.partition(".")[0] for name in other.metrics} == {"evaluate", "distill"}
+    assert "stages" not in own.params

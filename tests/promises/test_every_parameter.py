@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from webdistill.core.params import STAGES, load, read_yaml, schema
-from webdistill.reference import rows
+from webdistill.commands.reference import rows
+from webdistill.harness.params import STAGES, load, read_yaml, schema
 
 ROOT = Path(__file__).parents[2]
 HERE = "tests/promises/test_options.py"
@@ -42,6 +42,14 @@ PROOF: dict[str, tuple[str, str]] = {
         "tests/stages/test_search_resume.py",
         "test_killed_at_any_moment_nothing_answered_is_asked_twice",
     ),
+    "search.inaturalist": (
+        "tests/stages/test_search_inaturalist.py",
+        "test_inaturalist_is_asked_as_its_documentation_says",
+    ),
+    "search.inaturalist.enabled": (
+        "tests/stages/test_search_inaturalist.py",
+        "test_it_is_asked_where_params_yaml_enables_it",
+    ),
     "search": (HERE, "test_search"),
     "fetch": ("tests/stages/test_fetch.py", "test_every_parameter_changes_an_output"),
     "fetch.timeout": ("tests/stages/test_fetch_http.py", "test_a_url_that_hangs_costs_its_timeout"),
@@ -49,6 +57,7 @@ PROOF: dict[str, tuple[str, str]] = {
         "tests/stages/test_fetch_http.py",
         "test_what_exceeds_max_bytes_is_too_large",
     ),
+    "fetch.changed": ("tests/stages/test_fetch_digests.py", "test_a_file_that_is_another_now"),
     "fetch.retries": ("tests/web/test_client.py", "test_only_what_may_pass_is_asked_again"),
     "fetch.per_host": ("tests/web/test_hosts.py", "test_few_at_a_time_per_host"),
     "fetch.delay": (
@@ -87,8 +96,22 @@ PROOF: dict[str, tuple[str, str]] = {
     ),
     "prototypes": (HERE, "test_prototypes"),
     "distill": (HERE, "test_distill"),
-    "distill.device": (HERE, "test_distill_device"),
+    "distill.device": (HERE, "test_device"),
+    "distill.holdout": (
+        "tests/stages/test_holdout.py",
+        "test_the_stage_trains_on_the_others_alone",
+    ),
+    "distill.student_weights": (
+        "tests/stages/test_student_weights.py",
+        "test_the_tensors_of_a_file_are_the_students_and_its_head_is_made_anew",
+    ),
+    "distill.processes": (
+        "tests/stages/test_ranks_stage.py",
+        "test_a_killed_process_ends_the_stage_in_one_line_and_the_next_run_resumes_bit_for_bit",
+    ),
+    "distill.images": ("tests/stages/test_encoded.py", "test_auto_follows_the_size"),
     "distill.mixup": ("tests/stages/test_distill_stage.py", "test_mixup_changes_the_student"),
+    "distill.simkd": ("tests/stages/test_simkd.py", "test_kl_changes_the_student"),
     "distill.kd3": ("tests/stages/test_distill_kd3.py", "test_every_option_changes_the_student"),
     "distill.kd3.alpha_tail": (
         "tests/stages/test_distill_kd3.py",
@@ -101,19 +124,25 @@ PROOF: dict[str, tuple[str, str]] = {
     ),
     "distill.odsd": ("tests/stages/test_distill_odsd.py", "test_every_option_reaches_the_student"),
     "distill.augkd": ("tests/stages/test_augkd_run.py", "test_every_option_changes_the_student"),
+    **{
+        f"distill.{method}": ("tests/stages/test_hosts.py", "test_every_option_changes_the_student")
+        for method in ("dafl", "fast", "cmi", "deepinv")
+    },
     "distill.deconfound": (
         "tests/stages/test_deconfound.py",
         "test_every_option_changes_the_student",
     ),
-    "distill.deconfound.enabled": (
+    "distill.deconfound.dictionary": (
         "tests/stages/test_deconfound.py",
-        "test_the_stage_exports_the_student_that_inference_names",
+        "test_the_stage_exports_the_student_that_inference_and_dictionary_name",
     ),
     "distill.deconfound.inference": (
         "tests/stages/test_deconfound.py",
-        "test_the_stage_exports_the_student_that_inference_names",
+        "test_the_stage_exports_the_student_that_inference_and_dictionary_name",
     ),
     "evaluate": (HERE, "test_evaluate"),
+    "evaluate.device": (HERE, "test_device"),
+    "evaluate.int8_max_loss": (HERE, "test_evaluate_int8_max_loss"),
     "report": (HERE, "test_report"),
 }
 # The stages that take the seed as a dependency of its own -> a test of what they write.

@@ -13,7 +13,7 @@ import pytest
 
 from tests.stages import test_fetch as fetching
 from webdistill.core.files import read_table, replace, write_table
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
 

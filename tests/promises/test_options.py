@@ -17,11 +17,11 @@ from PIL import Image
 import stages.embed.__main__ as embed_program
 import stages.evaluate.__main__ as evaluate_program
 import stages.search.__main__ as search_program
-from stages.distill.training import pick_device
-from stages.evaluate import export
+from stages.evaluate import export, int8
 from stages.report.gather import gather
 from stages.report.page import page
 from stages.report.params import Report
+from stages.search.found import SCORES
 from tests.stages import test_distill as distilling
 from tests.stages import test_embed as embedding
 from tests.stages import test_evaluate as evaluating
@@ -33,8 +33,9 @@ from tests.stages.report_project import build_project
 from tests.stages.report_stage import Stage as ReportStage
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
-from webdistill.core.params import load
-from webdistill.core.stage import Stage, run
+from webdistill.harness.params import load
+from webdistill.harness.stage import Stage, run
+from webdistill.models.device import pick_device
 
 ROOT = Path(__file__).parents[2]
 tiny = embedding.tiny
@@ -56,7 +57,7 @@ def files(folder: Path) -> dict[str, str]:
 def test_threads_are_those_of_the_numerical_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.setattr("webdistill.core.stage.die_with_parent", lambda: None)
+    monkeypatch.setattr("webdistill.harness.stage.die_with_parent", lambda: None)
     seen: list[str] = []
 
     def main(_stage: Stage) -> None:
@@ -148,14 +149,17 @@ IMAGES = [
         ("leak_similarity", 0.88, {2}), ("licences", ("by",), {9}), ("unknown_licence", "drop", {10}),
         ("max_unsafe", 0.5, {0}), ("min_side", 16, {3}), ("max_aspect", 2.5, {4}), ("min_contrast", 2.0, {5}),
         ("min_entropy", 2.0, {5, 6}), ("min_score", 0.2, {7}), ("min_margin", 0.0, {8}),
-        ("duplicate_similarity", 0.88, {1}), ("per_class", 9, {1, 7}),
+        ("duplicate_similarity", 0.88, {1}), ("per_class", 9, {1, 7}), ("max_punsafe", 0.5, {9}),
+        ("max_nsfw", 0.5, {9}), ("max_pwatermark", 0.5, {9}), ("min_aesthetic", 0.5, {10}),
+        ("min_similarity", 0.5, {10}),
     ],
 )  # fmt: skip
 def test_filter(tmp_path: Path, key: str, value: object, dropped: set[int]) -> None:
     stated = dict.fromkeys(range(10), ("CC BY 4.0", "")) | {9: ("CC BY-ND 2.0", "")}
     at_work = stage_for(
         tmp_path, IMAGES, score=[0.9, 0.3, *[0.5] * 5, 0.1, 0.5, 0.5, 0.5], margin=[0.5] * 8 + [-0.2] + [0.5] * 2,
-        unsafe=[0.9] + [0.1] * 10, test=[photo(50)], licence=stated, **{key: value},
+        unsafe=[0.9] + [0.1] * 10, test=[photo(50)], licence=stated,
+        listed=dict.fromkeys(SCORES, [None] * 8 + [0.5, 0.6, 0.4]), **{key: value},
     )  # fmt: skip
     _, found = finish(at_work)
     assert {int(name, 16) for name in found} == dropped
@@ -212,9 +216,10 @@ def plain(one_thread: None) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"method": "simkd"}, {"student": "resnet14"}, {"epochs": 3}, {"steps_per_epoch": 1}, {"batch_size": 7},
+        {"method": "kd"}, {"student": "resnet14"}, {"epochs": 3}, {"steps_per_epoch": 1}, {"batch_size": 7},
         {"lr": 0.1}, {"decay": "steps"}, {"warmup_epochs": 0.0}, {"weight_decay": 0.1}, {"temperature": 2.0},
-        {"min_scale": 1.0}, {"mixup": 0.0}, {"views": 1}, {"precision": "bfloat16"},
+        {"lr": None}, {"optimizer": "sgd"}, {"shift": 0.2},
+        {"min_scale": 0.5}, {"mixup": 0.0}, {"views": 1}, {"precision": "bfloat16"},
     ],
     ids=str,
 )  # fmt: skip
@@ -235,14 +240,15 @@ def student(**changes: Any) -> dict[str, torch.Tensor]:
     return made.method.student().state_dict()
 
 
-def test_distill_device(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["distill.device", "evaluate.device"])
+def test_device(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for present, auto in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda it=present: it)
-        assert pick_device("auto").type == auto
-        assert pick_device("cpu").type == "cpu"
+        assert pick_device("auto", key).type == auto
+        assert pick_device("cpu", key).type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"distill\.device = cuda, but torch sees no CUDA"):
-        pick_device("cuda")
+    with pytest.raises(UserError, match=rf"{key} = cuda, but torch sees no CUDA"):
+        pick_device("cuda", key)
 
 
 # -- evaluate -------------------------------------------------------------------------------------------------
@@ -255,14 +261,24 @@ def test_evaluate(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return real(graph, images, expected)
 
     monkeypatch.setattr(export, "parity", count)
-    monkeypatch.setattr("stages.evaluate.latency.latencies", lambda *_: {"latency_ms": 1.0})
-    calibration = []
-    for changes in ({}, {"parity_images": 9, "calibration_bins": 100}):
+    monkeypatch.setattr("stages.evaluate.latency.SECONDS", 0.0)
+    calibration, graphs = [], []
+    for changes in ({}, {"parity_images": 9, "calibration_bins": 100, "int8_images": 8}):
         stage.params = stage.params.model_copy(update=changes)
         evaluate_program.main(stage)
         calibration.append((tmp_path / "out/calibration.csv").read_bytes())
+        graphs.append((tmp_path / "out/int8/student_int8.onnx").read_bytes())
     assert compared == [20, 9]
     assert calibration[0] != calibration[1]
+    assert graphs[0] != graphs[1]
+
+
+def test_evaluate_int8_max_loss() -> None:
+    right = np.arange(400) % 10 > 0  # 90 %
+    worse = right & (np.arange(400) % 10 > 1)  # 80 %
+    int8.check(worse, right, int8_max_loss := 0.1)
+    with pytest.raises(UserError, match="the int8 student loses 10.0 .* evaluate.int8_max_loss"):
+        int8.check(worse, right, int8_max_loss / 2)
 
 
 # -- report ---------------------------------------------------------------------------------------------------
@@ -305,7 +321,9 @@ def test_the_committed_file_names_the_options_tested_above() -> None:
         )
     }  # fmt: skip
     rows["filter"] = {row[0] for row in rows_of(test_filter)}
-    elsewhere = {"device", "embedding_neighbours", "allow_empty_classes"}
+    elsewhere = {
+        "device", "embedding_neighbours", "allow_empty_classes", "holdout", "student_weights", "images", "processes",
+    }  # fmt: skip
     for name, keys in rows.items():
         plain = {key for key, value in values[name].items() if not isinstance(value, dict)}
         assert plain - elsewhere == keys, name

@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from stages.distill.params import ROUNDS
 from tests.stages import test_distill_phases as phases
 from tests.stages.test_distill import METHODS
 from webdistill.models.zoo import build
 
+SHORT = {"images": 6, "steps": 2, "warmup": 1}  # of a method that makes its images in rounds
 finished = phases.finished
 project = phases.project
 
@@ -28,6 +30,7 @@ def tensors(net: nn.Module) -> dict[str, torch.Tensor]:
 def test_the_exported_student_is_that_of_the_last_epoch_and_holds_nothing_else(method: str) -> None:
     changes: dict[str, Any] = {"method": method, "epochs": 3, "views": 1}
     changes |= {"augkd.free_epochs": 1, "augkd.anchor_epochs": 1}
+    changes |= {f"{n}.{key}": value for n in ROUNDS for key, value in SHORT.items()}
     again = phases.prepared(phases.stage_of(**changes)).run
     states = []
     for number in range(3):

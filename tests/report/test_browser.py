@@ -16,6 +16,8 @@ from PIL import Image
 from tests import browser as driver
 from tests.browser import Browser, chromium
 
+pytestmark = pytest.mark.slow
+
 BAD = """<!doctype html><meta name=viewport content="width=device-width"><title>bad</title>
 <style>body { background: white; margin: 0 } @media (prefers-color-scheme: dark) { body { background: black } }
 @media print { p { display: none } }</style>

@@ -14,6 +14,8 @@ from tests.browser import Browser, Page
 from tests.stages.report_project import HOSTILE, build_project
 from tests.stages.report_stage import Stage, rendered
 
+pytestmark = pytest.mark.slow
+
 READABLE = 4.5  # contrast that WCAG AA asks of text
 LOOKS = [(1440, False), (1440, True), (390, False), (390, True)]
 

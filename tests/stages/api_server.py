@@ -1,4 +1,4 @@
-"""Servers on 127.0.0.1 that answer as the APIs of Openverse and Wikimedia Commons do, in a thread of the test.
+"""Servers on 127.0.0.1, in a thread of the test, with the APIs of Openverse, Wikimedia Commons and iNaturalist.
 
 The shapes are those that their documentation shows; pictures, names and texts are made up.
 """
@@ -34,6 +34,11 @@ class Api:
     address: str = ""
     queries: list[dict[str, str]] = field(default_factory=list)
     agents: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)  # what stood in the header Authorization
+    forms: list[tuple[str, dict[str, str]]] = field(
+        default_factory=list
+    )  # where they were sent, and what
+    grant: Callable[[dict[str, str]], Answer] = lambda _: (404, {}, b"")  # the answer to a form
 
 
 def ok(content: object) -> Answer:
@@ -52,7 +57,15 @@ def serve(answer: Callable[[dict[str, str]], Answer]) -> Iterator[Api]:
             query = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
             api.queries.append(query)
             api.agents.append(self.headers["User-Agent"])
-            status, headers, body = api.answer(query)
+            api.tokens.append(self.headers.get("Authorization", ""))
+            self.tell(*api.answer(query))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            api.forms.append((self.path, dict(parse_qsl(body))))
+            self.tell(*api.grant(api.forms[-1][1]))
+
+        def tell(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -148,11 +161,46 @@ def commons_page(number: int, **changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
+def observation(number: int, **changes: Any) -> dict[str, Any]:
+    """One observation with two photos, as `/v1/observations` lists it; the second photo is nobody's to take."""
+    photos = "https://inaturalist-open-data.s3.amazonaws.com/photos"
+    return {
+        "id": number,
+        "quality_grade": "research",
+        "species_guess": "",
+        "license_code": "cc-by-nc",
+        "uri": f"https://www.inaturalist.org/observations/{number}",
+        "taxon": {"id": 7, "name": "Danaus plexippus", "rank": "species", "preferred_common_name": "Monarch"},
+        "user": {"id": 9, "login": "ada", "name": "Ada Berg"},
+        "photos": [
+            {
+                "id": 10 * number, "license_code": "cc-by", "url": f"{photos}/{10 * number}/square.jpeg",
+                "attribution": "(c) Ada Berg, some rights reserved (CC BY)",
+                "original_dimensions": {"width": 2048, "height": 1536}, "flags": [],
+            },
+            {"id": 10 * number + 1, "license_code": None, "url": f"https://static.example/{number}/square.jpg"},
+        ],
+    } | changes  # fmt: skip
+
+
+def inaturalist(total: int) -> Callable[..., Answer]:
+    """An API that has `total` observations."""
+
+    def answer(query: dict[str, str]) -> Answer:
+        page, size = int(query["page"]), int(query["per_page"])
+        numbers = range(page * size - size, min(page * size, total))
+        results = [observation(n + 1) for n in numbers]
+        return ok({"total_results": total, "page": page, "per_page": size, "results": results})
+
+    return answer
+
+
 def provider(name: str, per_class: int = 10) -> Provider:
     settings = {
         "local": "x", "columns": {}, "keywords": {}, "negative": [],
         "openverse": {"enabled": name == "openverse", "per_class": per_class, "licences": LICENCES},
         "wikimedia": {"enabled": name == "wikimedia", "per_class": per_class},
+        "inaturalist": {"enabled": name == "inaturalist", "per_class": per_class, "licences": ["cc0", "by", "by-sa"]},
     }  # fmt: skip
     (one,) = chosen(Search.model_validate_json(json.dumps(settings)))
     return one

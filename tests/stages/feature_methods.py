@@ -13,9 +13,9 @@ from stages.distill.loop import Run
 from stages.distill.methods import Batch, Method
 from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
-from webdistill.core.params import load
+from webdistill.harness.params import load
 from webdistill.images.views import Views
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 from webdistill.models.zoo import build
 
 ROOT = Path(__file__).parents[2]

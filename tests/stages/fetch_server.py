@@ -70,9 +70,11 @@ class Server:
             return *ROBOTS.get(host, (404, b"")), ""
         if path == "/.well-known/tdmrep.json":
             return (200, RESERVED[host], "") if host in RESERVED else (404, b"", "")
+        if path.endswith("/ai.txt"):
+            return 404, b"", ""
         first = path not in self._seen
         self._seen.add(path)
-        _, kind, number, *_ = path.split("/")
+        _, kind, number, *_ = path.partition("?")[0].split("/")
         match kind:
             case "hang":
                 await asyncio.sleep(60)

@@ -13,14 +13,16 @@ from PIL import Image
 
 from stages.filter.__main__ import main
 from stages.filter.params import Filter
+from stages.search.found import SCORES
 from webdistill.core.files import write_manifest, write_table
-from webdistill.core.params import Params, Task
-from webdistill.core.stage import Stage
+from webdistill.harness.params import Params, Task
+from webdistill.harness.stage import Stage
 from webdistill.images.pool import IMAGE_TYPE, PoolRow, write_pool
 
 LOOSE = {
     "min_side": 1, "max_aspect": 100.0, "min_contrast": 0.0, "leak_similarity": 1.01,
     "min_score": -1.0, "min_margin": -2.0, "duplicate_similarity": 1.01, "licences": (), "unknown_licence": "keep",
+    "max_punsafe": None, "max_nsfw": None, "max_pwatermark": None, "min_aesthetic": None, "min_similarity": None,
     "max_unsafe": 1.0, "min_entropy": 0.0, "embedding_neighbours": 0, "per_class": None,
 }  # fmt: skip
 
@@ -48,15 +50,18 @@ def stage_for(
     margin: Sequence[float] | None = None,
     keyword: Sequence[int] | None = None,
     unsafe: Sequence[float | None] | None = None,
+    other: Mapping[str, Sequence[float]] | None = None,
     opted_out: Sequence[int] = (),
     test: Sequence[Image.Image] = (),
     licence: Mapping[int, tuple[str, str]] | None = None,
     takedown: str = "",
+    listed: Mapping[str, Sequence[float | None]] | None = None,
     **settings: object,
 ) -> Stage:
     """A stage in the current folder over a pool of these images, called name(0), name(1), ...
 
     In the ledger each image stands twice: where it came from, and below at https://mirror.net with another file.
+    `listed`: scores of the first of these; the second has those at the end of the sequence, if there are more.
     """
     count = len(images)
     pool = place / "data/fetch/pool"
@@ -72,6 +77,8 @@ def stage_for(
         "query_class": pa.array(keyword or [0] * count, pa.int32()),
         "unsafe": pa.array(unsafe or [None] * count, pa.float32()),
     }
+    for what, values in (other or {}).items():
+        columns[f"other_{what}"] = pa.array(values, pa.float32())
     (place / "data/embed").mkdir(parents=True)
     write_table(pa.table(columns), place / "data/embed/scores.parquet")
     flags = ["noai" if i in opted_out else "" for i in range(count)]
@@ -91,6 +98,14 @@ def stage_for(
         "licence_url": [*(url for _, url in stated), "", *[""] * count],
     }
     write_table(pa.table(ledger), place / "data/fetch/ledger.parquet")
+    scores = {
+        column: pa.array([*stated[:count], None, *(stated[count:] or [None] * count)], pa.float64())
+        for column, stated in (dict.fromkeys(SCORES, [None] * count) | dict(listed or {})).items()
+    }
+    (place / "data/search").mkdir(parents=True)
+    write_table(
+        pa.table({"url": ledger["url"], **scores}), place / "data/search/candidates.parquet"
+    )
     (place / "takedown.txt").write_text(takedown)
     pictures = pa.array([{"bytes": png(x), "path": ""} for x in test], IMAGE_TYPE)
     names = pa.array([f"t{i}" for i in range(len(test))], pa.string())

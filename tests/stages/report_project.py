@@ -101,6 +101,7 @@ def _write_collected(data: Path) -> None:
                 ],
                 "creator": [("Ann O'Neil", "", HOSTILE)[i % 3] for i in range(100)],
                 "landing_page": ["" for _ in FATES],
+                "detail": ["" for _ in FATES],
             }
         ),
         data / "fetch/ledger.parquet",
@@ -182,13 +183,23 @@ def _write_collected(data: Path) -> None:
 
 
 def _write_measured(root: Path) -> None:
-    card = {"classes": list(CLASSES), "image_size": 32, "sha256": "0" * 64}
+    card = {
+        "classes": list(CLASSES),
+        "image_size": 32,
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2] * 3,
+        "sha256": "0" * 64,
+    }
     for folder, architecture in (("data/distill/student", "resnet8"), ("teacher", "wrn-16-2")):
         (root / folder).mkdir(parents=True)
         write_json({**card, "architecture": architecture}, root / folder / "config.json")
         write_manifest(root / folder)
     (root / "data/distill/curve.csv").write_text("epoch,loss,lr\n1,2.0,0.1\n2,1.5,\n3,1.25,0.05\n")
     (root / "data/distill/selection_history.csv").write_text(CHOICES)
+    _csv(
+        root / "data/distill/confounders.csv",
+        [["prototype", "attention", "spread", "push", "asking"]],
+    )
     sheets = root / "data/distill/pictures"
     sheets.mkdir()
     for name, side in SHEETS.items():
@@ -211,6 +222,11 @@ def _write_measured(root: Path) -> None:
             "multiply_adds": 12_000_000,
             "teacher_multiply_adds": 101_000_000,
             "onnx_agreement": 1.0,
+            "onnx_bytes": 320_000,
+            "teacher_bytes": 2_766_696,
+            "int8_top1": 0.79,
+            "int8_agreement": 0.97,
+            "int8_bytes": 100_000,
         },
         folder / "metrics.json",
     )

@@ -14,7 +14,7 @@ from stages.report.params import Report
 from tests.stages.report_project import CLASSES
 from webdistill.core.files import digest
 
-DISTILL = {"method": "kd", "deconfound": {"enabled": False}}
+DISTILL = {"method": "kd", "deconfound": {"dictionary": "none"}}
 FLAT = {"distill.method": "kd", "distill.epochs": "3"}
 
 
@@ -28,9 +28,13 @@ class Stage:
             classes=CLASSES,
             teacher="teacher",
             test_images="tests.parquet",
-            model_dump=lambda mode: {"classes": list(CLASSES), "test_images": "tests.parquet"},
+            model_dump=lambda mode, exclude: {
+                "classes": list(CLASSES),
+                "test_images": "tests.parquet",
+            },
+            idle=set,
         )
-        other = SimpleNamespace(model_dump=lambda mode: DISTILL)
+        other = SimpleNamespace(model_dump=lambda mode, exclude: DISTILL, idle=set)
         self.settings = SimpleNamespace(
             sections={"distill": other, "report": self.params}, flat=lambda: dict(FLAT)
         )

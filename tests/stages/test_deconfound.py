@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import json
 from itertools import pairwise
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.distill.__main__ import main as distill
+from stages.distill.checkpoint import restore, save
 from stages.distill.deconfound import (
     Dictionary,
     DrawnDictionary,
@@ -33,13 +35,13 @@ from stages.distill.params import DRAWING, Distill
 from stages.evaluate.__main__ import main as evaluate
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, write_manifest, write_table
-from webdistill.core.params import load
-from webdistill.core.stage import Stage
+from webdistill.harness.params import load
+from webdistill.harness.stage import Stage
 from webdistill.images.gate import encode
 from webdistill.images.pool import IMAGE_TYPE
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import load_network, save_network
-from webdistill.models.cifar import parameters
+from webdistill.models.cost import parameters
 from webdistill.models.zoo import build
 
 YAML, STUDENT = Path(__file__).parents[2] / "params.yaml", Path("data/distill/student")
@@ -47,6 +49,7 @@ READING = {  # losses that read the student's logits, or the maps that a shared 
     "kd": {"kd"}, "dfnd": {"kd", "noisy_label"}, "simkd": {"features"}, "kd3": {"features"},
     "mosaic": {"kd", "mosaic_kd", "adversarial"}, "odsd": {"kd"},
 }  # fmt: skip
+MAPS = ("simkd", "kd3")  # whose unit is that of the teacher's maps
 COUNT, SIZE, WIDTH = 24, 12, 64  # images, their side, the teacher's features
 SETTINGS = {
     "student": "resnet8", "epochs": 6, "steps_per_epoch": 1, "batch_size": 8, "lr": 0.05, "warmup_epochs": 0.0,
@@ -73,7 +76,9 @@ def overrides(changes: dict[str, Any]) -> list[str]:
 
 def make(method: str = "kd", plug_in: bool = True, seed: int = 0, **changes: Any) -> Run:
     """A run as the stage prepares it; `seed` is that of torch's global generator."""
-    changes |= {"method": method, "deconfound.enabled": plug_in}
+    changes = {KEY: "prototypes" if plug_in else "none", **changes, "method": method}
+    if method in MAPS:  # the maps of a fresh teacher hardly vary, so these losses are large
+        changes = {"lr": 0.002, **changes}
     settings: Any = load(YAML, overrides(changes)).sections["distill"]
     torch.manual_seed(seed)
     pool = torch.randint(0, 256, (COUNT, SIZE, SIZE, 3), dtype=torch.uint8)
@@ -103,6 +108,14 @@ def state(module: nn.Module) -> dict[str, Tensor]:
     return {name: each.clone() for name, each in (module.state_dict() | learned).items()}
 
 
+def losses(run: Run) -> list[dict[str, float]]:
+    """The curve without what is measured of a compensation."""
+    return [
+        {name: each for name, each in row.items() if not name.startswith("compensation_")}
+        for row in run.rows
+    ]
+
+
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Whether all that `one` names is bit for bit the same in `other`."""
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
@@ -110,7 +123,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"deconfound.query": "features", KEY: "random"}, {"precision": "bfloat16"},
+    [{}, {"deconfound.query": "features"}, {"precision": "bfloat16"},
      {"precision": "bfloat16", "deconfound.query": "features"}, {"student": "mobilenetv3-small"}],
     ids=["float32", "features", "bfloat16", "bfloat16-features", "dropout"],
 )  # fmt: skip
@@ -118,26 +131,70 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_the_first_step_is_the_hosts_bit_for_bit(method: str, changes: Any) -> None:
     host, run = train(make(method, False, **changes), 1), make(method, **changes)
     before = state(plugged(run))
-    assert train(run, 1).rows == host.rows, "losses"
+    assert losses(train(run, 1)) == losses(host)
     assert same(state(host.method), state(run.method)), "gradients, weights, running statistics"
     assert train(run, 4).rows[-1]["loss"] != train(host, 4).rows[-1]["loss"]
     assert not same(state(host.method.student()), state(run.method.student()))
     for name, tensor in plugged(run).state_dict().items():
-        assert torch.equal(tensor, before[name]) == (name in ("prototypes", "prior")), name
+        constant = name in ("prototypes", "prior") or (name == "unit" and method not in MAPS)
+        assert torch.equal(tensor, before[name]) == constant, name
     assert all(float(each.grad.abs().max()) > 0 for each in plugged(run).parameters())
 
 
-def test_a_random_dictionary_has_the_prototypes_means_and_deviations_and_is_seeded() -> None:
-    torch.manual_seed(0)
-    points = torch.tensor([3.0, 0.0, -1.0]) + torch.tensor([0.1, 1.0, 5.0]) * torch.rand(4000, 3)
-    noise = Dictionary(points, torch.full((4000,), 1 / 4000)).random.prototypes
-    assert float(((noise.mean(0) - points.mean(0)) / points.std(0)).abs().max()) < 0.1
-    assert float((noise.std(0) / points.std(0) - 1).abs().max()) < 0.1
-    one, again, other = (plugged(make("kd", True, i, **{KEY: "random"})) for i in (0, 0, 1))
-    assert same(state(one), state(again))
-    for each in (other, plugged(make())):
-        assert not torch.isclose(one.prototypes, each.prototypes).all(1).any()
-        assert torch.equal(one.prior, each.prior)
+@pytest.mark.parametrize("method", ["simkd", "kd3"])
+@pytest.mark.parametrize("dictionary", ["prototypes", "constant"])
+def test_the_own_rate_holds_for_maps_that_hardly_vary(method: str, dictionary: str) -> None:
+    """The loss is divided by the variance: in other units than the maps' own, steps are as much too large."""
+    run = make(method, epochs=40, **{KEY: dictionary})
+    assert run.settings.compensation_lr == 1.0
+    assert run.forward.map_variance(2) < 0.03
+    found = [row["features"] for row in train(run, 40).rows]
+    assert plugged(run).unit.item() == pytest.approx(float(run.method.variance) ** 0.5)  # type: ignore[arg-type]
+    assert sum(found[-5:]) < sum(found[:5])
+
+
+def test_a_constant_is_a_trained_bias_per_class() -> None:
+    """Bit for bit the host with another parameter; F of any dictionary of equal vectors, uncentred, does the same."""
+    run = train(make(**{KEY: "constant"}), 5)
+    bias = plugged(run).fuse.weight[:, 0].detach()
+    assert float(bias.abs().max()) > 0
+    assert run.rows[-1]["compensation_constant"] == pytest.approx(
+        float(bias.square().mean().sqrt()), rel=1e-5
+    )
+    assert run.rows[-1]["compensation_by_image"] < 1e-7
+    alike = make(**{"deconfound.centre": False})
+    equal, uniform = POINTS[:1].expand(5, -1), torch.full((5,), 0.2)
+    plugged(alike).set_dictionary(equal, uniform)
+    for mine, theirs in zip(train(alike, 5).rows, run.rows, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert mine["compensation_constant"] == pytest.approx(
+            theirs["compensation_constant"], rel=1e-4
+        )
+
+
+def test_equal_prototypes_are_the_host_once_centred() -> None:
+    run, host = make(), make(plug_in=False)
+    plugged(run).set_dictionary(POINTS[:1].expand(5, -1), SHARES)
+    assert losses(train(run, 4)) == losses(train(host, 4))
+    assert same(state(host.method.student()), state(run.method.student()))
+
+
+def test_the_parts_of_a_compensation_are_those_of_the_answers() -> None:
+    run = train(make("kd"), 3)
+    net, module = run.method.student().eval(), plugged(run)
+    images = run.views.plain(torch.arange(COUNT))
+    with torch.no_grad():
+        given = net(images)
+        net.compensation = None
+        added = (given - net(images)).double()
+    constant = added.mean(0)
+    assert module.mean.tolist() == pytest.approx(constant.tolist(), abs=1e-5)
+    row = run.rows[-1]
+    assert row["compensation_constant"] == pytest.approx(
+        constant.square().mean().sqrt().item(), abs=1e-5
+    )
+    spread = (added - constant).square().mean().sqrt().item()
+    assert row["compensation_by_image"] == pytest.approx(spread, abs=1e-5)
 
 
 def test_what_gives_no_dictionary_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -160,7 +217,7 @@ def test_a_drawn_dictionary_is_empty_until_start_and_renewed_every_so_many_epoch
         assert new == [False, False, True, False, True, False, True, False]
     assert all(float(each["prior"].double().sum()) == pytest.approx(1) for each in seen)
     host = train(make("mosaic", plug_in=False, epochs=8), 3)
-    assert run.rows[:3] == host.rows, "raw, and the first step after it begins at W_z = 0"
+    assert losses(run)[:3] == losses(host), "raw, and the first step after it begins at W_z = 0"
     assert [bool(each["fuse.weight"].any()) for each in seen[:4]] == [False, False, False, True]
 
 
@@ -180,15 +237,16 @@ def test_drawn_prototypes_and_priors_make_up_the_mean_of_the_methods_images() ->
 @pytest.mark.parametrize(
     ("method", "stop", "changes"),
     [("kd", 2, {}), ("kd", 1, {"precision": "bfloat16", "deconfound.attention": "random"}),
-     ("kd3", 2, {KEY: "random"}), ("kd3", 3, {"deconfound.query": "features"}),
-     *(("mosaic", stop, DRAWN) for stop in (1, 2, 3, 4))],  # renewed before 1, 3 and 5
+     ("kd3", 2, {}), ("kd3", 3, {"deconfound.query": "features"}),
+     *(("mosaic", stop, DRAWN) for stop in (1, 3)),  # renewed before 1, 3 and 5
+     *(pytest.param("mosaic", stop, DRAWN, marks=pytest.mark.slow) for stop in (2, 4))],
 )  # fmt: skip
 def test_resuming_changes_no_bit(tmp_path: Path, method: str, stop: int, changes: Any) -> None:
     whole, second = train(make(method, **changes), 6), make(method, **changes)
-    train(make(method, **changes), stop).save(tmp_path / "state.pt")
+    save(train(make(method, **changes), stop), tmp_path / "state.pt")
     for tensor in (*second.method.parameters(), *plugged(second).buffers()):
         nn.init.zeros_(tensor)
-    assert second.restore(tmp_path / "state.pt") == stop
+    assert restore(second, tmp_path / "state.pt") == stop
     assert train(second, 6).rows == whole.rows
     assert second.history.bits() == whole.history.bits()
     assert same(state(whole.method), state(second.method))
@@ -196,14 +254,20 @@ def test_resuming_changes_no_bit(tmp_path: Path, method: str, stop: int, changes
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("dictionary", "random"), ("attention", "dot"), ("attention", "random"), ("query", "features"), ("prior", False),
+    [("attention", "dot"), ("attention", "random"), ("query", "features"), ("prior", False),
+     ("centre", False), ("fuse", "linear"),
      ("drawn.images", 50), ("drawn.count", 4), ("drawn.dims", 1), ("drawn.start", 0), ("drawn.every", 1), ("lr", 0.05)],
 )  # fmt: skip
 def test_every_option_changes_the_student(option: str, value: object) -> None:
     method, base = ("mosaic", DRAWN) if option.startswith("drawn") else ("kd", {})
-    plain = state(train(make(method, **base), 4).method)
+    before = plain(method)
     changed = state(train(make(method, **(base | {f"deconfound.{option}": value})), 4).method)
-    assert not same({k: v for k, v in plain.items() if "compensation" not in k}, changed)
+    assert not same({k: v for k, v in before.items() if "compensation" not in k}, changed)
+
+
+@functools.cache
+def plain(method: str) -> dict[str, Tensor]:
+    return state(train(make(method, **(DRAWN if method == "mosaic" else {})), 4).method)
 
 
 @pytest.mark.parametrize("method", READING)
@@ -213,6 +277,7 @@ def test_losses_and_selection_read_compensated_answers(method: str) -> None:
     run = make(method)
     module, host = plugged(run), copy.deepcopy(run.method)
     module.fuse.weight.normal_()
+    module.load_state_dict(module.as_it_was(), strict=False)
     w_q, w_k, w, w_z = (each.double() for each in module.parameters())
     student, z = host.student(), module.prototypes.double()
     student.compensation = None
@@ -230,6 +295,7 @@ def test_losses_and_selection_read_compensated_answers(method: str) -> None:
     given = images, run.teacher.classify(maps), maps, weight, torch.arange(8)
     for each in (host, run.method):
         each.train().select(run.pool, 0, 6)  # odsd finds its prototypes
+    module.eval()  # reads F as it is
     losses, logits = run.method.losses(Batch(*given, np.random.default_rng(5)))
     before, raw = host.losses(Batch(*given, np.random.default_rng(5)))
     torch.testing.assert_close(logits, compensated(raw), atol=1e-3, rtol=1e-4)
@@ -250,7 +316,7 @@ def test_memory_is_that_of_weights_gradients_momentum_and_dictionary() -> None:
     compensation = make("kd").method.student().compensation
     assert compensation is not None
     weights = 256 * (3 + WIDTH + 1) + WIDTH * 3  # W_q, W_k, w, W_z
-    assert memory(compensation) * 2**20 == 4 * (3 * weights + len(POINTS) * (WIDTH + 1))
+    assert memory(compensation) * 2**20 == 4 * (3 * weights + len(POINTS) * (WIDTH + 1) + WIDTH + 6)
 
 
 @pytest.fixture
@@ -267,6 +333,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tensor:
         write_table(table, Path("data", folder, "selection.parquet"))
     write_manifest(Path("data/fetch/pool"))
     save_file({"prototypes": POINTS, "prior": SHARES}, "data/prototypes/prototypes.safetensors")
+    save_file({"prototypes": POINTS.flip(1), "prior": SHARES}, "data/prototypes/random.safetensors")
     card = {"classes": ["a", "b", "c"], "image_size": SIZE, "mean": GREY, "std": GREY}
     torch.manual_seed(0)
     save_network(Path("teacher"), build("wrn-10-1", 3), {**card, "architecture": "wrn-10-1"})
@@ -280,32 +347,45 @@ def run_stage(name: str, **changes: Any) -> Stage:
     return stage
 
 
-def test_the_stage_exports_the_student_that_inference_names(images: Tensor) -> None:
+def test_the_stage_exports_the_student_that_inference_and_dictionary_name(images: Tensor) -> None:
     weights = {}
-    for named in ("compensated", "raw", "off"):
-        chosen = {"enabled": False} if named == "off" else {"enabled": True, "inference": named}
+    for named, chosen in {
+        "random": {"dictionary": "random", "inference": "raw"},
+        "compensated": {"dictionary": "prototypes", "inference": "compensated"},
+        "raw": {"dictionary": "prototypes", "inference": "raw"},
+        "constant": {"dictionary": "constant", "inference": "raw"},
+        "off": {"dictionary": "none"},
+    }.items():
         stage = run_stage("distill", **{f"deconfound.{k}": v for k, v in chosen.items()})
         assert ("deconfound_overhead" in stage.track_values) == (named != "off")
+        last = Path("data/distill/curve.csv").read_text().splitlines()
+        assert ("compensation_by_image" in last[0]) == (named != "off")
+        figures = read_json(Path("data/distill/metrics.json"))
+        assert figures.get("compensation_by_image", 0) == (
+            float(last[-1].rpartition(",")[2]) if named != "off" else 0
+        )
         weights[named] = (STUDENT / "weights.safetensors").read_bytes()
         found = load_network(STUDENT)
         assert (found.net.compensation is not None) == (named == "compensated")
         assert found.card.parameters == parameters(found.net)
-    assert weights["compensated"] == weights["raw"] != weights["off"]
+    assert weights["compensated"] == weights["raw"]
+    assert len({weights[each] for each in ("raw", "random", "constant", "off")}) == 4
     assert not (STUDENT / "compensation.safetensors").exists()
 
 
 @pytest.mark.parametrize("named", ["compensated", "raw"])
 @pytest.mark.parametrize("method", ["kd", "simkd"])
 def test_evaluate_measures_both_answers(images: Tensor, method: str, named: Any) -> None:
-    run_stage("distill", method=method, **{"deconfound.enabled": True})
+    run_stage("distill", method=method, **{"deconfound.dictionary": "prototypes"})
     net: Any = load_network(STUDENT, "compensated").net
     net.fc.bias.sub_(load_network(STUDENT, "raw").net(images).mean(0))  # all classes are answered
     net.compensation.fuse.weight.normal_(std=0.1)
+    net.compensation.mean.normal_()
     save_network(STUDENT, net, read_json(STUDENT / "config.json"), named)
     write_manifest(STUDENT)
     run_stage("evaluate")
     found = read_json(Path("data/evaluate/metrics.json"))
-    for which in ("compensated", "raw"):
+    for which in ("compensated", "raw", "mean"):
         logits = load_network(STUDENT, which).net(images)
         share = float((logits.argmax(1) == torch.tensor(LABELS)).double().mean())
         assert found[f"{which}_top1"] == pytest.approx(share, abs=1e-6)
@@ -314,6 +394,19 @@ def test_evaluate_measures_both_answers(images: Tensor, method: str, named: Any)
     graph = onnxruntime.InferenceSession("data/evaluate/student.onnx")
     answers = torch.from_numpy(graph.run(None, {"images": (images.numpy() + 1) / 2})[0])
     torch.testing.assert_close(answers, load_network(STUDENT).net(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{KEY: "constant"}, {"deconfound.attention": "random"}])
+def test_what_is_the_same_for_every_image_is_exported_for_any_batch(
+    images: Tensor, changes: dict[str, Any]
+) -> None:
+    run_stage("distill", **{KEY: "prototypes", **changes})
+    run_stage("evaluate")
+    graph = onnxruntime.InferenceSession("data/evaluate/student.onnx")
+    for count in (1, 5):
+        answers = graph.run(None, {"images": (images[:count].numpy() + 1) / 2})[0]
+        expected = load_network(STUDENT).net(images[:count])
+        torch.testing.assert_close(torch.from_numpy(answers), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_params_know_which_methods_draw() -> None:

@@ -16,7 +16,7 @@ from stages.distill.loop import Run
 from stages.distill.methods import Batch, build
 from stages.distill.methods.augkd import AugKd
 from stages.distill.params import Distill
-from webdistill.core.params import load
+from webdistill.harness.params import load
 from webdistill.images.views import Views
 from webdistill.models.zoo import build as network
 
@@ -57,8 +57,8 @@ def begin(run: Run, epoch: int, step: int = 1) -> tuple[AugKd, AugKd, Batch]:
     """-> the method, told whose turn it is, a copy of it, and a batch of images 0 ... 5."""
     method = run.method.train()
     assert isinstance(method, AugKd)
-    method.select(run.pool, epoch, run.settings.epochs)
-    batch = run._batch(0, torch.arange(BATCH), np.random.default_rng(5), step)
+    method.begin_epoch(epoch, run.settings.epochs)
+    batch = run.feed.batch(0, torch.arange(BATCH), np.random.default_rng(5), step)
     return method, copy.deepcopy(method), batch
 
 
@@ -121,20 +121,21 @@ def naive_ce(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def naive_gap(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """-> the teacher's logits, sum over its BN layers of ||mean - mu||_2 + ||var - sigma^2||_2."""
-    gaps: list[Tensor] = []
+    """-> the teacher's logits, ||mean - mu||_2 + ||var - sigma^2||_2 over the channels of all its BN layers."""
+    squares: list[tuple[Tensor, Tensor]] = []
 
     def note(norm: Any, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         x = inputs[0].transpose(0, 1).flatten(1)
         mean, var = x.mean(1), x.var(1, unbiased=False)
-        gaps.append(((mean - norm.running_mean) ** 2).sum().sqrt())
-        gaps.append(((var - norm.running_var) ** 2).sum().sqrt())
+        gaps = ((mean - norm.running_mean) ** 2).sum(), ((var - norm.running_var) ** 2).sum()
+        squares.append(gaps)
 
     hooks = [norm.register_forward_hook(note) for norm in norms(teacher)]
     answer = teacher(images)
     for hook in hooks:
         hook.remove()
-    return answer, torch.stack(gaps).sum()
+    means, variances = zip(*squares, strict=True)
+    return answer, torch.stack(means).sum().sqrt() + torch.stack(variances).sum().sqrt()
 
 
 # -- module 1 --------------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ def test_the_generators_step_teaches_the_generator_alone() -> None:
     wanted = {
         "adversarial": -naive_kl(student, answer).mean(),
         "one_hot": -p.max(1).values.log().mean(),
-        "balance": 20 * (p.mean(0) * p.mean(0).log()).sum(),
+        "balance": 20 * (p.mean(0) * p.mean(0).log10()).sum(),
         "statistics": gap,
     }
     check(losses, wanted)
@@ -174,7 +175,7 @@ def test_the_other_steps_teach_student_and_encoder_alone() -> None:
     student = twin.net(images)
     mean, log_variance = twin.encoder(images, answer.argmax(1))
     variance = log_variance.exp()
-    divergence = 0.5 * (variance + mean**2 - 1 - log_variance).sum(1).mean()
+    divergence = 0.5 * (variance + mean**2 - 1 - log_variance).mean()
     drawn = mean + variance.sqrt() * noise
     wanted = {
         "dream_kd": naive_kl(student, answer).mean(),

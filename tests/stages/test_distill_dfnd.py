@@ -54,7 +54,12 @@ def test_dfnd_learns_its_matrix_with_adam_and_never_the_diagonal() -> None:
 def test_dfnd_keeps_the_surest_share_once_also_where_probabilities_round_to_one() -> None:
     method, _, _ = networks(method="dfnd", **{"dfnd.keep": 0.5})
     logits = torch.tensor([[200.0, 0, 0], [300.0, 0, 0], [1.0, 0, 0], [0, 250.0, 0]])
-    pool = Pool(lambda: (logits, logits), lambda: pytest.fail("asks the student"), NO_LABELS[:4])
+    pool = Pool(
+        lambda: (logits, logits),
+        lambda: pytest.fail("asks the student"),
+        lambda _: 1.0,
+        NO_LABELS[:4],
+    )
     choice = method.select(pool, 0, 10)
     assert choice is not None
     assert int(choice.keep.sum()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -30,8 +31,8 @@ from tests.stages.feature_methods import (
     networks,
 )
 from webdistill.core.errors import UserError
-from webdistill.models.cifar import parameters
-from webdistill.models.projected import Projected
+from webdistill.models.cost import parameters
+from webdistill.models.projected import Projected, inner_width
 from webdistill.models.zoo import build
 
 
@@ -42,6 +43,19 @@ from webdistill.models.zoo import build
 )
 def test_mixing_weight_has_the_published_values(epoch: int, value: float) -> None:
     assert mixing_weight(epoch, 240, "drop") == pytest.approx(value, abs=5e-4)
+
+
+@pytest.mark.parametrize("epochs", [2, 5, 10, 60])
+def test_mixing_weight_goes_by_the_fraction_of_the_run(epochs: int) -> None:
+    """A short run has the published curve, sampled at its own epochs; the first choice is the teacher's."""
+    for tail in ("drop", "continuous"):
+        found = [mixing_weight(epoch, epochs, tail) for epoch in range(epochs)]
+        assert found == pytest.approx(
+            [mixing_weight(epoch * 240 // epochs, 240, tail) for epoch in range(epochs)]
+        )
+        assert found[0] == pytest.approx(0.9929, abs=5e-4)
+    if epochs == 10:
+        assert found[:5] == pytest.approx([0.993, 0.972, 0.910, 0.772, 0.539], abs=1e-3)
 
 
 def test_the_continuous_tail_agrees_up_to_half_and_reaches_zero_without_a_jump() -> None:
@@ -76,7 +90,7 @@ def test_confidence_is_that_of_the_mixed_logits() -> None:
 def test_kd3_keeps_what_passes_the_cutoff_of_its_class() -> None:
     method, _, _ = networks()
     sure = torch.tensor([[9.0, 0, 0]] * 4 + [[1.0, 0, 0]] * 2 + [[0, 0.4, 0]] * 2)
-    pool = Pool(lambda: (sure, sure), lambda: torch.zeros(8, 3), NO_LABELS[:8])
+    pool = Pool(lambda: (sure, sure), lambda: torch.zeros(8, 3), lambda _: 1.0, NO_LABELS[:8])
     choice = method.select(pool, 0, 240)
     assert choice is not None
     # class 0: six images, cutoff .95, only the sure ones; class 1: b = 1/3, cutoff .19, below 1/K: all
@@ -87,7 +101,7 @@ def test_reselect_every_and_the_switch() -> None:
     def made(**changes: Any) -> list[bool]:
         method, _, _ = networks(**changes)
         logits = torch.randn(8, 3)
-        pool = Pool(lambda: (logits, logits), lambda: logits, NO_LABELS[:8])
+        pool = Pool(lambda: (logits, logits), lambda: logits, lambda _: 1.0, NO_LABELS[:8])
         return [method.select(pool, epoch, 10) is not None for epoch in range(6)]
 
     assert made(**{"kd3.reselect_every": 1}) == [True] * 6
@@ -100,7 +114,7 @@ def test_the_tail_decides_whether_the_teacher_has_a_say_after_half_the_epochs() 
 
     def kept(tail: str) -> int:
         method, _, _ = networks(**{"kd3.alpha_tail": tail})
-        pool = Pool(lambda: (sure, sure), lambda: torch.zeros(12, 3), NO_LABELS[:12])
+        pool = Pool(lambda: (sure, sure), lambda: torch.zeros(12, 3), lambda _: 1.0, NO_LABELS[:12])
         choice = method.select(pool, 6, 12)
         assert choice is not None
         return int(choice.keep.sum())
@@ -110,21 +124,21 @@ def test_the_tail_decides_whether_the_teacher_has_a_say_after_half_the_epochs() 
 
 
 def test_a_choice_of_nothing_keeps_the_images_of_before_and_is_counted() -> None:
-    run = make_run(epochs=12)
+    run = make_run(epochs=12, **{"kd3.reselect_every": 1})
     list(run.epoch(0))
     kept = run.kept.tolist()
     torch.nn.init.zeros_(run.teacher.fc.weight)
     flat = torch.zeros(40, 3)
-    run.pool = Pool(lambda: (flat, flat), lambda: flat, NO_LABELS)
+    run.pool = Pool(lambda: (flat, flat), lambda: flat, lambda _: 1.0, NO_LABELS)
     list(run.epoch(1))
     assert run.kept.tolist() == kept
-    assert run.empty_choices == 1
+    assert run.history.empty == 1
     assert len(run.history.rows) == 1
 
 
 def test_a_first_choice_of_nothing_stops_with_one_line() -> None:
     run, flat = make_run(), torch.zeros(40, 3)
-    run.pool = Pool(lambda: (flat, flat), lambda: flat, NO_LABELS)
+    run.pool = Pool(lambda: (flat, flat), lambda: flat, lambda _: 1.0, NO_LABELS)
     with pytest.raises(UserError, match="distill.method = kd3 kept none of 40 images"):
         list(run.epoch(0))
 
@@ -156,6 +170,11 @@ def test_weight_is_the_sigmoid_of_the_distance_and_has_no_gradient() -> None:
     mirrored = disagreement_weight(student, teacher, "agreement")
     assert (weight + mirrored).tolist() == pytest.approx([1.5, 1.5])
     assert disagreement_weight(student, teacher, "none").tolist() == [1.0, 1.0]
+    # distances 5 and 0: one deviation above and below their mean
+    relative = [2 / (1 + math.exp(-1)), 2 / (1 + math.exp(1))]
+    standardised = disagreement_weight(student, teacher, "standardised")
+    assert standardised.tolist() == pytest.approx(relative)
+    assert disagreement_weight(student, student, "standardised").tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -174,7 +193,7 @@ def test_each_weighting_gives_another_loss(shared: bool) -> None:
 
     assert loss("agreement") < loss("none")
     assert loss("disagreement") < loss("none")
-    assert loss("agreement") != loss("disagreement")
+    assert len({loss(each) for each in ("agreement", "disagreement", "standardised", "none")}) == 4
 
 
 def test_gradient_reaches_projector_backbone_and_heads_but_no_teacher() -> None:
@@ -207,7 +226,11 @@ def test_the_student_ends_in_the_teachers_classifier_and_holds_nothing_else_of_i
 def test_projector_of_the_paper_has_851968_convolution_weights() -> None:
     from webdistill.models.projected import projector
 
-    convolutions = [m for m in projector(512, 512) if isinstance(m, torch.nn.Conv2d)]
+    convolutions = [
+        m
+        for m in projector(512, 512, inner_width(512, 512, 11_000_000))
+        if isinstance(m, torch.nn.Conv2d)
+    ]
     assert sum(m.weight.numel() for m in convolutions) == 851_968
     assert all(m.bias is None for m in convolutions)
 
@@ -295,6 +318,8 @@ def test_nt_xent_equals_the_naive_loop() -> None:
         {"kd3.mixdistribution": False},
         {"kd3.contrast": "student"},
         {"kd3.contrast_weight": 0.5},
+        {"kd3.contrast_share": 1.0},
+        {"kd3.kl": 0.5},
         {"steps_per_epoch": 3},
         {"decay": "steps"},
         {"kd3.shared_classifier": False, "temperature": 2.0},
@@ -306,7 +331,12 @@ def test_every_option_changes_the_student(changes: dict[str, Any]) -> None:
     base = {k: v for k, v in changes.items() if k in ("method", "kd3.shared_classifier")}
     if base == changes:
         base = {}
-    assert not torch.equal(trained(**base), trained(**changes))
+    assert not torch.equal(plain(tuple(base.items())), trained(**changes))
+
+
+@functools.cache
+def plain(base: tuple[tuple[str, Any], ...]) -> torch.Tensor:
+    return trained(**dict(base))
 
 
 def trained(**changes: Any) -> torch.Tensor:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from stages.distill import export
+from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
 from stages.distill.methods import Batch, build
 from stages.distill.params import Distill
 from webdistill.core.errors import UserError
-from webdistill.core.params import load
+from webdistill.harness.params import load
 from webdistill.images.views import Views
 from webdistill.models.zoo import build as network
 
@@ -68,9 +69,9 @@ def test_images_without_a_class_are_never_trained_on(
     seen = watch(run, monkeypatch)
     for epoch in range(2):
         list(run.epoch(epoch))
-    run.save(tmp_path / "state.pt")
+    save(run, tmp_path / "state.pt")
     resumed = make(method)
-    resumed.restore(tmp_path / "state.pt")
+    restore(resumed, tmp_path / "state.pt")
     later = watch(resumed, monkeypatch)
     for epoch in range(2, 4):
         list(resumed.epoch(epoch))
@@ -110,7 +111,7 @@ def test_a_module_without_images_asks_the_teacher_nothing_about_the_pool(
     seen = watch(run, monkeypatch)
     for epoch in range(4):
         list(run.epoch(epoch))
-        assert bool(run.answers.kept) == (epoch > 1)  # anchors are made of images alone
+        assert bool(run.feed.answers.kept) == (epoch > 1)  # anchors are made of images alone
     assert [len(batch.images) for batch in seen] == [0] * 3 + [6] * 9
     assert [len(batch.teacher_logits) for batch in seen] == [0] * 6 + [6] * 6
 
@@ -137,7 +138,7 @@ def test_moments_are_of_the_first_images_with_a_class_and_get_it(
 
 def test_the_supervised_loss_is_the_weighted_cross_entropy() -> None:
     run, rows = make("supervised"), torch.tensor([0, 2, 3, 22])
-    batch = run._batch(1, rows, np.random.default_rng(0), 0)
+    batch = run.feed.batch(1, rows, np.random.default_rng(0), 0)
     twin = copy.deepcopy(run.method.student()).train()
     losses, logits = run.method.train().losses(batch)
     with torch.no_grad():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
 from stages.distill.methods import Batch, build
 from stages.distill.methods.kd import kl_divergence
@@ -26,7 +27,7 @@ from stages.distill.methods.mosaic import (
 )
 from stages.distill.methods.mosaic_networks import Generator, PatchDiscriminator
 from stages.distill.params import Distill
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 from webdistill.images.views import Views
 from webdistill.models.zoo import build as network
 
@@ -215,7 +216,7 @@ def test_each_network_gets_exactly_the_gradient_of_its_own_losses() -> None:
     answers = torch.cat([batch.teacher_logits, answer])
     weight = torch.cat([batch.weight, torch.ones(8)])
     wanted = student(torch.cat([batch.images, mosaics]))
-    kl_divergence(wanted, answers, run.settings.temperature, weight).backward()
+    kl_divergence(wanted, answers, run.settings.softness, weight).backward()
 
     assert torch.equal(logits, wanted[:8])
     pairs = (
@@ -247,7 +248,7 @@ def test_the_students_running_statistics_move_once_with_views_and_mosaics() -> N
 def test_the_teacher_is_neither_trained_nor_saved_and_adam_takes_the_other_two() -> None:
     run = make()
     method = mosaic_of(run)
-    sgd, adam = run.optimisers
+    sgd, adam = run.descent.optimisers
     taken = [
         {id(p) for group in each.param_groups for p in group["params"]} for each in (sgd, adam)
     ]
@@ -284,11 +285,11 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, precision: str
     train(whole, 0, 3)
     first = make(precision)
     train(first, 0, 1)
-    first.save(tmp_path / "state.pt")
+    save(first, tmp_path / "state.pt")
     second = make(precision)
     for parameter in second.method.parameters():
         nn.init.zeros_(parameter)
-    assert second.restore(tmp_path / "state.pt") == 1
+    assert restore(second, tmp_path / "state.pt") == 1
     train(second, 1, 3)
     assert second.rows == whole.rows
     for name, tensor in whole.method.state_dict().items():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
 from stages.distill.methods import Batch, Pool, build
 from stages.distill.methods.kd import kl_divergence
@@ -26,7 +27,7 @@ from stages.distill.methods.odsd import (
     spread_start,
 )
 from stages.distill.params import Distill
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 from webdistill.images.views import Views
 from webdistill.models.zoo import build as network
 
@@ -82,7 +83,9 @@ def choose(logits: Tensor, features: Tensor, keep: float, prototypes: int) -> Te
     """What `select` keeps of a pool with these answers of the teacher, [N] bool."""
     run = make(keep=keep, prototypes=prototypes, relation=0.0)
     no_labels = torch.full((len(logits),), -1)
-    choice = run.method.select(Pool(lambda: (logits, features), lambda: logits, no_labels), 0, 3)
+    choice = run.method.select(
+        Pool(lambda: (logits, features), lambda: logits, lambda _: 1.0, no_labels), 0, 3
+    )
     assert choice is not None
     return choice.keep
 
@@ -194,7 +197,7 @@ def test_a_crowded_class_does_not_take_all_the_places() -> None:
 
 def test_the_choice_is_made_once_and_names_the_teachers_classes() -> None:
     run = make(keep=0.4)
-    logits, _ = run.look(run.teacher)
+    logits, _ = run.forward.look(run.teacher)
     choice = run.method.select(run.pool, 0, 3)
     assert choice is not None
     assert int(choice.keep.sum()) == 18
@@ -258,12 +261,12 @@ def test_student_and_map_get_exactly_the_gradient_of_both_losses() -> None:
     torch.stack(list(losses.values())).sum().backward()
 
     pooled = net.pool(net.features(images))
-    prototypes = find_prototypes(run.look(run.teacher)[1], run.settings.odsd.prototypes)
+    prototypes = find_prototypes(run.forward.look(run.teacher)[1], run.settings.odsd.prototypes)
     teacher, student = relations(features, prototypes), relations(head(pooled), prototypes)
     divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
     wanted = net.fc(pooled)
     relation = 0.3 * (run.weight[rows] * divergence).mean()
-    kd = kl_divergence(wanted, logits, run.settings.temperature, run.weight[rows])
+    kd = kl_divergence(wanted, logits, run.settings.softness, run.weight[rows])
     (kd + relation).backward()
     assert len(prototypes) > 1
     assert torch.equal(found, wanted)
@@ -296,11 +299,11 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, precision: str
     train(whole, 0, 3)
     first = make(precision=precision)
     train(first, 0, 1)
-    first.save(tmp_path / "state.pt")
+    save(first, tmp_path / "state.pt")
     second = make(precision=precision)
     for parameter in second.method.parameters():
         nn.init.zeros_(parameter)
-    assert second.restore(tmp_path / "state.pt") == 1
+    assert restore(second, tmp_path / "state.pt") == 1
     train(second, 1, 3)
     assert second.rows == whole.rows
     assert torch.equal(second.kept, whole.kept)

@@ -20,12 +20,13 @@ from PIL import Image
 
 from stages.distill import phases
 from stages.distill.__main__ import main
+from stages.distill.checkpoint import save
 from stages.distill.methods.augkd import AugKd
 from stages.distill.training import prepare
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, write_manifest, write_table
-from webdistill.core.params import load
-from webdistill.core.stage import Stage
+from webdistill.harness.params import load
+from webdistill.harness.stage import Stage
 from webdistill.images.gate import encode
 from webdistill.images.pool import IMAGE_TYPE
 from webdistill.models.checkpoint import save_network
@@ -47,10 +48,10 @@ FOLDER = Path(".work/phases")
 LATER = {
     "epochs": 7, "temperature": 2.0, "augkd.a": 0.9, "augkd.b": 0.5, "augkd.mixup": False, "augkd.teacher_weight": 0.1,
     "deconfound.inference": "raw", "min_scale": 0.9, "views": 1, "augkd.anchor_epochs": 1,
-    "augkd.mask_ratio": 0.6, "augkd.uncertainty": "max_softmax",
+    "augkd.mask_ratio": 0.6, "augkd.uncertainty": "max_softmax", "augkd.mask_start": 0.06, "augkd.anchor_lr": 0.01,
 }  # fmt: skip
 DRAWN: dict[str, Any] = {
-    "deconfound.enabled": True, "deconfound.dictionary": "drawn", "deconfound.drawn.images": 12,
+    "deconfound.dictionary": "drawn", "deconfound.drawn.images": 12,
     "deconfound.drawn.count": 3, "deconfound.drawn.dims": 2, "deconfound.drawn.start": 1,
 }  # fmt: skip
 LATEST = {*list(LATER)[:7]}  # of these, what decides nothing before the end of module 2 either
@@ -120,7 +121,8 @@ def prepared(stage: Stage) -> Any:
         ({"augkd.a": 0.9}, 4), ({"augkd.b": 0.6, "temperature": 2.0}, 4), ({"augkd.mixup": False}, 4),
         ({"epochs": 7}, 4), ({"augkd.mask_ratio": 0.6}, 2), ({"augkd.anchor_epochs": 1}, 2),
         ({"augkd.anchor_epochs": 0}, 2), ({"views": 1}, 2), ({"augkd.latent": 7}, 0), ({"lr": 0.05}, 0),
-        ({"augkd.free_epochs": 1}, 0),
+        ({"augkd.free_epochs": 1}, 0), ({"augkd.anchor_lr": 0.01}, 2), ({"augkd.mask_start": 0.06}, 2),
+        ({"augkd.encoder_lr": 0.01}, 0),
     ],
     ids=str,
 )  # fmt: skip
@@ -146,17 +148,17 @@ def checkpoint(**changes: Any) -> dict[str, Any]:
     for phase in (0, 1):
         for number in range(len(run.rows), sum(run.phases[: phase + 1])):
             list(run.epoch(number))
-        run.save(Path("phase.pt"))
+        save(run, Path("phase.pt"))
         found[str(phase)] = flat(torch.load("phase.pt", weights_only=True))
     return found
 
 
 def flat(value: Any) -> Any:
-    """Tensors as their bytes, so that == compares bit for bit."""
+    """Tensors as their bytes, so that == compares bit for bit; without the rates, which every step sets anew."""
     if isinstance(value, torch.Tensor):
         return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
     if isinstance(value, dict):
-        return {key: flat(each) for key, each in value.items()}
+        return {key: flat(each) for key, each in value.items() if key != "lr"}
     return [flat(each) for each in value] if isinstance(value, list | tuple) else value
 
 
@@ -200,6 +202,7 @@ def test_what_decides_the_training_decides_the_checkpoints_names(project: Path) 
     decided = {
         "lr": 0.2, "student": "resnet14", "weight_decay": 0.0, "batch_size": 4, "steps_per_epoch": 3,
         "decay": "steps", "warmup_epochs": 1.0, "precision": "bfloat16", "augkd.latent": 5,
+        "augkd.encoder_lr": 0.01,
     }  # fmt: skip
     found = [places_of(**{setting: value}) for setting, value in decided.items()]
     for name, value in (("task.seed", 9), ("task.classes", ["a", "b", "d"])):
@@ -256,6 +259,19 @@ def test_an_error_of_the_machine_leaves_the_checkpoint(
     with pytest.raises((kind, UserError)):
         run_stage()
     assert path.exists()
+
+
+def test_the_metrics_say_what_became_of_the_anchors(project: Path) -> None:
+    run_stage(**{"augkd.anchor_lr": 0.01})
+    with Path("data/distill/curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = read_json(Path("data/distill/metrics.json"))
+    for name in ("anchor_spread", "mask_mean", "mask_moved"):
+        assert found[name] == pytest.approx(float(rows[3][name]), abs=1e-5)
+        assert rows[4][name] == "", "module 2 alone has them"
+    assert found["mask_moved"] > 0
+    run_stage(method="supervised")
+    assert "mask_mean" not in read_json(Path("data/distill/metrics.json"))
 
 
 class Bomb:
@@ -323,9 +339,9 @@ def test_the_stage_writes_pictures_and_a_curve_whose_columns_differ(project: Pat
     with Path("data/distill/curve.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     figures = [{name for name, value in row.items() if value} for row in rows]
-    common = {"epoch", "loss", "agreement"}
+    common = {"epoch", "loss", "agreement", "holdout_agreement", "holdout_kl"}
     free = {"adversarial", "one_hot", "balance", "statistics", "dream_kd", "encoder"}
-    anchor, last_ones = {"uncertainty", "mask", "anchor_label"}, {"label", "kd"}
+    anchor, last_ones = {"uncertainty", "mask", "anchor_label", *AugKd.noted}, {"label", "kd"}
     second = common | {"dream_kd", "encoder"}  # without a sixth step
     assert figures == [common | free, second, *[common | anchor] * 2, *[common | last_ones] * 2]
     assert [int(row["epoch"]) for row in rows] == list(range(1, 7))

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ import torch
 
 from stages.distill import training
 from stages.distill.__main__ import main
-from webdistill.core.stage import run
+from webdistill.harness.stage import run
 
 training.SAVE_EVERY = 0.0
 save, begun = torch.save, []
@@ -158,3 +159,64 @@ def test_a_killed_run_with_other_facts_does_not_go_on(
     student = phases.run_stage(**changes)
     assert "continues" not in capsys.readouterr().err
     assert phases.run_stage(**changes) == student
+
+
+# -- what a phase's checkpoint is shared by ---------------------------------------------------------------------
+# Names of the checkpoints: of the code as it is, and after one comment more in each of the files given.
+NAMES = """
+import json, sys
+from pathlib import Path
+
+from stages.distill import phases
+from stages.distill.training import prepare
+from webdistill.harness.params import load
+from webdistill.harness.stage import Stage
+
+root = Path(sys.argv[1])
+assert Path(phases.__file__).is_relative_to(root)
+stage = Stage("distill", load(root / "params.yaml", json.loads(sys.argv[2])), None)
+names = ("data/select/selection.parquet", "data/fetch/pool", "teacher")
+run = prepare(stage, *(stage.input(name) for name in names)).run
+found = []
+for file in ("", *sys.argv[3:]):
+    if file:
+        with (root / file).open("a") as text:
+            text.write("# a comment\\n")
+    found.append(sorted(path.name for path in phases.places(stage, run).values()))
+print(json.dumps(found))
+"""
+
+
+def test_code_that_decides_bytes_decides_a_checkpoints_name_and_other_code_does_not(
+    project: Path, tmp_path: Path
+) -> None:
+    root, repository = tmp_path / "code", phases.YAML.parent
+    for folder in ("stages", "webdistill"):
+        leave = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(repository / folder, root / folder, ignore=leave)
+    shutil.copy(phases.YAML, root)
+    files = [
+        "webdistill/harness/progress.py", "webdistill/commands/__init__.py", "stages/report/page.py",
+        "stages/distill/loop.py", "webdistill/images/views.py", "webdistill/models/families/resnet.py",
+    ]  # fmt: skip
+    chosen = json.dumps([f"{key}={json.dumps(value)}" for key, value in phases.SETTINGS.items()])
+    done = subprocess.run(
+        [sys.executable, "-c", NAMES, str(root), chosen, *files],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(root), "WEBDISTILL_TRACKING": "off"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [len(each) for each in found] == [2] * 7
+    changed = [one != other for one, other in pairwise(found)]
+    assert changed == [False] * 3 + [True] * 3
+
+
+@pytest.mark.usefixtures("project")
+def test_options_of_other_methods_change_no_checkpoints_name() -> None:
+    plain = phases.places_of()
+    others = {"kd3.contrast_weight": 2.0, "dfnd.keep": 0.1, "mosaic.local": 3.0, "odsd.keep": 0.2}
+    assert phases.places_of(**others) == plain
+    assert phases.places_of(**{"augkd.latent": 7}) != plain

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,8 +21,8 @@ from stages.embed import embedding, scoring
 from stages.embed.__main__ import main
 from stages.embed.params import Embed
 from webdistill.core.files import write_manifest
-from webdistill.core.params import Params, Task
-from webdistill.core.stage import Stage
+from webdistill.harness.params import Params, Task
+from webdistill.harness.stage import Stage
 from webdistill.images.pool import PoolRow, write_pool
 from webdistill.models import clip
 
@@ -137,8 +138,9 @@ def test_a_killed_run_goes_on_with_the_next_shard(
     real, asked = embedding.embed_files, []
 
     def dies_in_the_second(
-        model: clip.ClipModel, files: list[bytes], threads: int
+        model: clip.ClipModel, files: Iterable[bytes], threads: int
     ) -> Iterable[np.ndarray]:
+        files = list(files)
         asked.append(len(files))
         if len(asked) == 2:
             raise KeyboardInterrupt
@@ -227,7 +229,10 @@ def test_scores_equal_a_naive_loop() -> None:
     rng = np.random.default_rng(0)
     images, texts = rng.normal(size=(20, 6)), rng.normal(size=(4, 6))
     query = rng.integers(-1, 4, 20).astype(np.int32)
-    found = scoring.score(images, texts, query)
+    ids = [f"{i:032x}" for i in range(20)]
+    found = scoring.score(ids, images, texts, query)
+    turned = scoring.score(ids[::-1], images[::-1], texts, query[::-1])
+    assert np.array_equal(turned.other[0][::-1], found.other[0]), "no order matters"
     for i in range(20):
         cosines = [float(np.dot(images[i], text)) for text in texts]
         best = max(range(4), key=lambda k: cosines[k])
@@ -236,6 +241,36 @@ def test_scores_equal_a_naive_loop() -> None:
         assert found.clip_class[i] == best
         assert found.score[i] == pytest.approx(cosines[own], rel=1e-6)
         assert found.margin[i] == pytest.approx(cosines[own] - others, rel=1e-5)
+        other = min(range(4), key=lambda k: abs(cosines[k] - found.other[0][i]))
+        assert other != own
+        others = max(c for k, c in enumerate(cosines) if k != other)
+        assert found.other[0][i] == pytest.approx(cosines[other], rel=1e-6)
+        assert found.other[1][i] == pytest.approx(cosines[other] - others, rel=1e-5)
+
+
+def test_other_classes_are_all_but_an_images_own_about_equally_often() -> None:
+    ids = [f"{i:032x}" for i in range(6000)]
+    own = np.arange(6000) % 5
+    found = scoring.other_classes(ids, own, 5)
+    counts = np.zeros((5, 5), int)
+    np.add.at(counts, (own, found), 1)
+    assert not counts.diagonal().any()
+    off = counts[~np.eye(5, dtype=bool)]
+    assert 250 < off.min() <= off.max() < 350  # of 300
+
+
+def test_the_auc_of_keywords_is_a_count_of_pairs() -> None:
+    rng = np.random.default_rng(1)
+    score, other = rng.integers(0, 9, (2, 30)) / 10  # with ties
+    zeros = np.zeros(30, np.int32)
+    table = pa.table(
+        {
+            "query_class": zeros, "clip_class": zeros, "score": score, "margin": score,
+            "other_score": other,
+        }
+    )  # fmt: skip
+    pairs = [(a > b) + 0.5 * (a == b) for a in score for b in other]
+    assert scoring.figures(table)["keyword_auc"] == pytest.approx(sum(pairs) / 900)
 
 
 def test_class_embeddings_are_means_of_unit_vectors(tiny: str) -> None:

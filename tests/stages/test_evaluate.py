@@ -10,18 +10,22 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
-from stages.evaluate import export, measures, results, testset
+from stages.evaluate import deployed, export, int8, measures, results, testset
 from stages.evaluate.__main__ import main
-from stages.evaluate.forward import as_input, logits
+from stages.evaluate.forward import answering, as_input, logits
 from stages.evaluate.params import Evaluate
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_table, write_manifest, write_table
-from webdistill.core.stage import run
+from webdistill.core.files import read_table, sha256_file, write_manifest, write_table
+from webdistill.harness.stage import run
+from webdistill.images.gate import encode
+from webdistill.images.pool import PoolRow, load_images, write_pool
+from webdistill.models.checkpoint import load_network
 from webdistill.models.zoo import build
 
 YAML = Path(__file__).parents[2] / "params.yaml"
@@ -100,7 +104,8 @@ def test_export_is_the_student_at_any_batch_size_and_has_equal_bytes(tmp_path: P
         export.export(net, 32, path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
-    expected = logits(net, images, lambda items, **_: iter(items), "net")
+    batches = [images[:7], images[7:]]
+    expected = logits(batches, {"net": answering(net, torch.device("cpu"))})["net"]
     by_hand = (images / 255 - np.array([0.5, 0.4, 0.3])) / np.array([0.2, 0.3, 0.25])
     with torch.inference_mode():
         plain = net.net(torch.from_numpy(by_hand.transpose(0, 3, 1, 2)).float())
@@ -110,22 +115,56 @@ def test_export_is_the_student_at_any_batch_size_and_has_equal_bytes(tmp_path: P
         found = export.run(graph, as_input(images[:size]).numpy())
         assert found.shape == (size, 7)
         assert np.abs(found - expected[:size]).max() <= 1e-4
-    result = export.parity(graph, as_input(images).numpy(), expected)
+    result = export.parity(graph, images, expected)
     assert (result.images, result.agreement) == (20, 1.0)
-    export.check(result)
+    export.check(result, hardly_trained=False)
+
+
+def test_a_file_says_what_its_outputs_mean_and_how_to_make_its_input(tmp_path: Path) -> None:
+    net = export.Deployable(build("resnet8", 7), (0.5,) * 3, (0.2,) * 3).eval()
+    export.export(net, 32, tmp_path / "a.onnx")
+    export.describe(tmp_path / "a.onnx", CLASSES, 32)
+    facts = export.session(tmp_path / "a.onnx", 1).get_modelmeta().custom_metadata_map
+    assert json.loads(facts["classes"]) == list(CLASSES)
+    assert facts["image_size"] == "32"
+    assert "shorter side to 32 px, bicubic" in facts["preprocessing"]
+
+
+def test_the_gate_is_relative_to_the_size_of_the_logits() -> None:
+    values = np.random.default_rng(0).normal(size=(60, 7)).astype(np.float32)
+    for factor in (1e-3, 1.0, 1e5):
+        near = (values * np.float32(factor)).astype(np.float32)
+        export.check(export.compare(near * np.float32(1 + 5e-5), near), hardly_trained=False)
+        with pytest.raises(UserError, match="ONNX export is not the student: expected"):
+            export.check(export.compare(near * np.float32(1 + 5e-4), near), hardly_trained=False)
+    broken = values.copy()
+    broken[3, 2] = np.nan
+    with pytest.raises(UserError, match="ONNX export is not the student"):
+        export.check(export.compare(broken, values), hardly_trained=False)
+
+
+def test_a_hardly_trained_student_is_the_first_cause_that_is_named() -> None:
+    values, _ = _logits()
+    off = values * np.float32(1.01)
+    flat = np.ones_like(values)
+    first = "ONNX export is not the student: the likely cause is a student that has hardly learnt"
+    with pytest.raises(UserError, match=first):
+        export.check(export.compare(off, values), hardly_trained=True)
+    with pytest.raises(UserError, match=first):
+        export.check(export.compare(flat * 1.01, flat), hardly_trained=False)
+    # Other classes where no logit moves further than allowed: nothing is wrong with the export.
+    random = np.random.default_rng(0).normal(size=flat.shape)
+    equal = export.compare(flat + 1e-6 * random.astype(np.float32), flat)
+    assert equal.agreement < 0.5
+    export.check(equal, hardly_trained=True)
 
 
 @pytest.mark.parametrize(
-    "result",
-    [
-        export.Parity(100, 2e-4, 1.0),
-        export.Parity(100, 0.0, 0.99),
-        export.Parity(100, float("nan"), 1.0),
-    ],
+    ("share", "images", "classes", "expected"),
+    [(0.12, 100, 10, True), (0.2, 100, 10, False), (0.12, 10_000, 10, False), (0.0, 50, 2, True)],
 )
-def test_an_export_that_differs_is_refused(result: export.Parity) -> None:
-    with pytest.raises(UserError, match="ONNX export is not the student"):
-        export.check(result)
+def test_at_chance(share: float, images: int, classes: int, expected: bool) -> None:
+    assert measures.at_chance(share, images, classes) is expected
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -158,8 +197,30 @@ def test_labels_are_joined_by_id(tmp_path: Path) -> None:
     images, labels = _write_test_set(tmp_path, [3, 1, 2])
     found = testset.read(images, labels, 32, 7)
     assert found.labels.tolist() == [3, 1, 2]
-    assert found.images.shape == (3, 32, 32, 3)
-    assert testset.read(images, labels, 16, 7).images.shape == (3, 16, 16, 3)
+    assert found.some(found.ids).shape == (3, 32, 32, 3)
+    assert found.absent(CLASSES) == ["class 0", *CLASSES[4:]]
+    assert testset.read(images, labels, 16, 7).some(found.ids).shape == (3, 16, 16, 3)
+
+
+def test_batches_are_the_whole_test_set_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = _write_test_set(tmp_path, [i % 7 for i in range(10)])
+    monkeypatch.setattr(testset, "PIXELS", 4 * 32 * 32)
+    found = testset.read(images, labels, 32, 7)
+    parts = list(found.batches())
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert np.array_equal(np.concatenate(parts), found.some(found.ids))
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = pa.array([{"bytes": b"no picture", "path": None}], kind)
+    write_table(pa.table({"id": ["a"], "image": rows}), tmp_path / "images.parquet")
+    write_table(pa.table({"id": ["a"], "label": [0]}), tmp_path / "labels.parquet")
+    found = testset.read(tmp_path / "images.parquet", tmp_path / "labels.parquet", 32, 7)
+    with pytest.raises(UserError, match="the image of row 0 cannot be decoded"):
+        list(found.batches())
 
 
 def test_labels_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
@@ -217,11 +278,17 @@ class _Stage:
         self.task, self.params, self._root = task, params, root
         self.found: dict[str, float] = {}
         self.tracked: dict[str, float] = {}
+        self.said: list[str] = []
+        self.work = root / "work"
         self.opened: list[str] = []
 
     def input(self, name: str) -> Path:
         self.opened.append(name)
         return self._root / name
+
+    def networks(self, *architectures: str) -> list[str]:
+        self.built_from = architectures
+        return []
 
     def output(self, name: str):  # type: ignore[no-untyped-def]
         import contextlib
@@ -235,7 +302,7 @@ class _Stage:
         assert data.startswith(b"\x89PNG")
 
     def artifact(self, path: Path) -> None:
-        assert path.name in ("student.onnx", "config.json")
+        assert path.name in ("student.onnx", "student_int8.onnx", "config.json")
         assert path.is_file()
 
     def metrics(self, values: dict[str, float]) -> None:
@@ -248,7 +315,27 @@ class _Stage:
         return iter(items)
 
     def log(self, message: str) -> None:
-        assert message
+        self.said.append(message)
+
+
+EVALUATE = Evaluate(
+    calibration_bins=15, parity_images=20, int8_images=24, int8_max_loss=0.02, device="cpu"
+)
+
+
+def _write_selection(data: Path) -> None:
+    """A pool of 40 pictures, 32 of them selected."""
+    random = np.random.default_rng(1)
+    pixels = [random.integers(0, 256, (36, 32, 3), np.uint8) for _ in range(40)]
+    rows = [
+        PoolRow(f"{i:032x}", encode(Image.fromarray(p)), 32, 36, "", "")
+        for i, p in enumerate(pixels)
+    ]
+    write_pool(rows, data / "fetch/pool", 25)
+    write_manifest(data / "fetch/pool")
+    chosen = pa.table({"id": [row.id for row in rows[4:36]][::-1]})
+    (data / "select").mkdir(parents=True)
+    write_table(chosen, data / "select/selection.parquet")
 
 
 @pytest.fixture
@@ -263,6 +350,8 @@ def stage(tmp_path: Path) -> _Stage:
         net = build(architecture, 7)
         save_network(tmp_path / folder, net, {**card, "architecture": architecture})
     _write_test_set(tmp_path, [i % 7 for i in range(30)])
+    _write_selection(tmp_path / "data")
+    (tmp_path / "work").mkdir()
     task = SimpleNamespace(
         threads=1,
         classes=CLASSES,
@@ -270,7 +359,7 @@ def stage(tmp_path: Path) -> _Stage:
         test_images="images.parquet",
         test_labels="labels.parquet",
     )
-    return _Stage(tmp_path, task, Evaluate(calibration_bins=15, parity_images=20))
+    return _Stage(tmp_path, task, EVALUATE)
 
 
 def test_the_stage_writes_what_it_promises_and_the_same_bytes_twice(
@@ -278,6 +367,7 @@ def test_the_stage_writes_what_it_promises_and_the_same_bytes_twice(
 ) -> None:
     names = (
         "student.onnx",
+        "int8/student_int8.onnx",
         "predictions.parquet",
         "confusion.csv",
         "per_class.csv",
@@ -290,7 +380,13 @@ def test_the_stage_writes_what_it_promises_and_the_same_bytes_twice(
     assert figures == stage.found
     json.dumps(figures, allow_nan=False)
     assert not [k for k in figures if "latency" in k or "second" in k]
-    assert {"latency_torch_b1_ms", "latency_onnx_b64_ms"} <= set(stage.tracked)
+    kinds = ("teacher", "torch", "onnx", "int8")
+    times = {f"latency_{kind}_b{batch}_ms" for kind in kinds for batch in (1, 64)}
+    assert times | {"latency_threads", "onnx_max_difference"} == set(stage.tracked)
+    kept = json.loads((tmp_path / "work" / deployed.SPEED).read_text())
+    assert kept["threads"] == 1
+    assert kept["student"] == sha256_file(tmp_path / "out/student.onnx")
+    assert times <= set(kept)
 
     table = read_table(tmp_path / "out/predictions.parquet").to_pylist()
     assert list(table[0]) == ["id", "label", "prediction", "confidence", "teacher_prediction"]
@@ -306,6 +402,103 @@ def test_the_stage_writes_what_it_promises_and_the_same_bytes_twice(
     header = (tmp_path / "out/per_class.csv").read_text().splitlines()
     assert header[0] == "class,accuracy,count,teacher_accuracy"
     assert len(header) == 8
+
+
+def test_int8_is_smaller_near_and_calibrated_on_the_selection_alone(
+    stage: _Stage, tmp_path: Path
+) -> None:
+    main(stage)  # type: ignore[arg-type]
+    figures = stage.found
+    assert figures["int8_bytes"] == (tmp_path / "out/int8/student_int8.onnx").stat().st_size
+    assert figures["onnx_bytes"] == (tmp_path / "out/student.onnx").stat().st_size
+    assert figures["int8_bytes"] < figures["onnx_bytes"] / 2
+    assert figures["teacher_bytes"] == 4 * figures["teacher_parameters"]
+    assert figures["int8_agreement"] > 0.8
+    graphs = [
+        export.session(tmp_path / f"out/{n}", 1) for n in ("student.onnx", "int8/student_int8.onnx")
+    ]
+    pixels = testset.read(tmp_path / "images.parquet", tmp_path / "labels.parquet", 32, 7)
+    exact, near = (export.run(g, as_input(pixels.some(pixels.ids)).numpy()) for g in graphs)
+    assert 0 < np.abs(exact - near).max() < 0.1 * np.abs(exact).max()
+    right = (near.argmax(1) == pixels.labels).mean()
+    assert figures["int8_top1"] == pytest.approx(right, abs=1e-6)
+    assert graphs[1].get_modelmeta().custom_metadata_map["image_size"] == "32"
+    assert "student, int8" in "".join(stage.said)
+    shown = int8.calibration_images(
+        tmp_path / "data/fetch/pool", tmp_path / "data/select/selection.parquet", 100, 32
+    )
+    assert len(shown) == 32
+    pool = tmp_path / "data/fetch/pool"
+    expected = load_images(pool, [f"{i:032x}" for i in range(4, 36)], 32, workers=1)[1]
+    assert np.array_equal(shown, expected)
+
+
+def padded() -> torch.nn.Module:
+    """A network whose padding follows the size of its maps, as that of timm's `tf_` networks does."""
+    from timm.layers import Conv2dSame
+
+    torch.manual_seed(0)
+    layers = [Conv2dSame(a, 8, 3, stride=2, bias=True) for a in (3, 8, 8)]
+    parts = [part for layer in layers for part in (layer, torch.nn.ReLU())]
+    ends = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 4))
+    return torch.nn.Sequential(*parts, *ends)
+
+
+def test_int8_leaves_the_arithmetic_of_sizes_alone(tmp_path: Path) -> None:
+    net = export.Deployable(padded(), [0.5] * 3, [0.5] * 3).eval()
+    exact, small = tmp_path / "exact.onnx", tmp_path / "int8.onnx"
+    export.export(net, 51, exact)
+    graph = onnx.load(exact).graph
+    kinds = {node.name: node.op_type for node in graph.node}
+    computed = {kinds[name] for name in int8.sizes(graph)}
+    assert {"Shape", "Add"} <= computed
+    assert not computed & {"Conv", "Relu", "Pad", "Gemm", "GlobalAveragePool"}
+    images = np.random.default_rng(0).integers(0, 256, (32, 51, 51, 3), np.uint8)
+    int8.quantise(exact, small, images)
+    rounded = onnx.load(small).graph
+    left = {node.name: node.op_type for node in rounded.node}
+    assert "QuantizeLinear" in left.values()
+    assert "QuantizeLinear" not in {left[name] for name in int8.sizes(rounded)}
+    told, near = (
+        export.session(path, 1).run(None, {"images": as_input(images).numpy()})[0]
+        for path in (exact, small)
+    )
+    assert np.abs(near - told).max() < 0.1 * told.std()
+
+
+def test_without_int8_the_pool_is_not_opened(stage: _Stage, tmp_path: Path) -> None:
+    stage.params = stage.params.model_copy(update={"int8_images": 0})
+    main(stage)  # type: ignore[arg-type]
+    assert not [key for key in stage.found if key.startswith("int8")]
+    assert list((tmp_path / "out/int8").iterdir()) == []
+    assert not [name for name in stage.opened if "pool" in name or "selection" in name]
+
+
+def test_a_device_that_is_not_there_is_one_line(
+    stage: _Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    stage.params = stage.params.model_copy(update={"device": "cuda"})
+    with pytest.raises(UserError, match=r"evaluate\.device = cuda, but torch sees no CUDA device"):
+        main(stage)  # type: ignore[arg-type]
+
+
+def test_answers_of_another_device_are_not_what_the_graph_is_compared_with(
+    stage: _Stage, tmp_path: Path
+) -> None:
+    student = load_network(tmp_path / "data/distill/student")
+    exports = deployed.write(stage, student)  # type: ignore[arg-type]
+    test = testset.read(tmp_path / "images.parquet", tmp_path / "labels.parquet", 32, 7)
+    rounded = np.zeros((30, 7), np.float32)
+    for device, near in (("meta", True), ("cpu", False)):
+        found = deployed.parity(stage, test, rounded, student, exports, torch.device(device))  # type: ignore[arg-type]
+        assert (found.relative < 1e-4) is near
+
+
+def test_a_class_without_test_images_is_named_first(stage: _Stage, tmp_path: Path) -> None:
+    _write_test_set(tmp_path, [i % 6 for i in range(30)])
+    main(stage)  # type: ignore[arg-type]
+    assert stage.said[0].startswith("no test image shows class 6:")
 
 
 def test_an_export_that_differs_fails_the_stage_which_publishes_nothing(
@@ -325,7 +518,7 @@ def test_an_export_that_differs_fails_the_stage_which_publishes_nothing(
     monkeypatch.chdir(tmp_path)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.setattr("webdistill.core.stage.die_with_parent", lambda: None)
+    monkeypatch.setattr("webdistill.harness.stage.die_with_parent", lambda: None)
     monkeypatch.setattr(export, "export", differing)
     write_manifest(tmp_path / "data/distill/student")
     facts = {**vars(stage.task), "classes": json.dumps(CLASSES)}

@@ -28,17 +28,18 @@ from stages.filter.rules import opt_out
 from stages.search.params import Search
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, sha256_file
-from webdistill.core.params import Params, Task
-from webdistill.core.stage import Stage
+from webdistill.harness.params import Params, Task
+from webdistill.harness.stage import Stage
 
 SETTINGS = {
     "store_size": 64, "format": "webp", "max_pixels": 10_000, "max_bytes": 20_000, "timeout": 5.0, "retries": 0,
-    "per_host": 4, "delay": 0.0, "shard_size": 10,
+    "per_host": 4, "delay": 0.0, "changed": "drop", "shard_size": 10, "shard_bytes": 1 << 29,
 }  # fmt: skip
 SEARCH = {
     "columns": {}, "keywords": {}, "negative": (),
     "openverse": {"enabled": False, "per_class": 1, "licences": ("cc0",)},
     "wikimedia": {"enabled": False, "per_class": 1},
+    "inaturalist": {"enabled": False, "per_class": 200, "licences": ("cc0", "by")},
 }  # fmt: skip
 TASK = Task(
     seed=0,
@@ -103,7 +104,7 @@ def test_every_candidate_ends_in_one_status(tmp_path: Path) -> None:
         ("http://a.example/6", picture(6, size=101, kind="JPEG"), "", "too_many_pixels"),
         ("http://a.example/7", picture(7)[:-60], "", "truncated"),
         ("http://a.example/8", b"<html>", "", "not_an_image"),
-        ("http://a.example/9", picture(9, kind="GIF"), "", "unsupported_format"),
+        ("http://a.example/9", picture(9, kind="JPEG2000"), "", "unsupported_format"),
         ("near.png", None, "", "ok"),
         ("missing.png", None, "", "not_found"),
         ("../near.png", None, "", "outside_folder"),
@@ -195,6 +196,7 @@ def test_same_bytes_whatever_the_processes(tmp_path: Path) -> None:
         ("max_pixels", 100),
         ("max_bytes", 1000),
         ("shard_size", 3),
+        ("shard_bytes", 400),
     ],
 )
 def test_every_parameter_changes_an_output(tmp_path: Path, key: str, value: object) -> None:
@@ -214,7 +216,6 @@ def test_nothing_usable_is_said_in_one_line(tmp_path: Path) -> None:
         UserError, match=r"no image came through fetch \(2 candidates: not_an_image 2\)"
     ):
         run(tmp_path, "web.parquet")
-    assert not (tmp_path / "fetch").exists()
 
 
 def test_a_list_that_changed_after_search(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,20 +15,25 @@ import pytest
 
 import stages.fetch.__main__ as fetch_main
 import stages.fetch.crawl as crawl_module
+import stages.fetch.outcomes as outcomes_module
 from stages.fetch.candidates import COLUMNS, Candidates, read_candidates
 from stages.fetch.crawl import Crawl
-from stages.fetch.outcomes import STATUSES, Outcome
+from stages.fetch.outcomes import STATUSES, Outcome, Verdict
 from stages.fetch.params import Fetch
 from stages.fetch.sources import LocalImages
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_json, read_table, write_table
-from webdistill.core.params import Params, Task
-from webdistill.core.stage import Stage
+from webdistill.core.files import read_json, read_table, remove, write_table
+from webdistill.harness.params import Params, Task
+from webdistill.harness.stage import Stage
+from webdistill.images.workers import Workers
+from webdistill.web import client as client_module
+from webdistill.web.hosts import Turn
+from webdistill.web.robots import Robots
 
 SERVER = Path(__file__).with_name("fetch_server.py")
 SETTINGS = {
     "store_size": 64, "format": "webp", "max_pixels": 10_000, "max_bytes": 20_000, "timeout": 5.0, "retries": 0,
-    "per_host": 4, "delay": 0.0, "shard_size": 10,
+    "per_host": 4, "delay": 0.0, "changed": "drop", "shard_size": 10, "shard_bytes": 1 << 29,
 }  # fmt: skip
 TASK = Task(
     seed=0,
@@ -146,6 +151,85 @@ def test_what_the_ledger_says_of_answers(
     assert {asked[f"{host} /robots.txt"] for host in ("127.0.0.1", "127.0.0.2")} == {1}
 
 
+POISON = (
+    "http://[::１]/cat.jpg", "http://[::127。0。0。1]/", "http://[fe80::1%25eth0]/", "http://[:]/", "http://a\0b/",
+    "http://xn--a/", "http://a.example:99999/", "http://%00/", "http://[::1]:３/", "//][@", "http://a..b/",
+)  # fmt: skip
+
+
+def test_an_address_that_is_none_costs_its_own_row_only(server: Server, tmp_path: Path) -> None:
+    urls = [*POISON, server.url("/ok/1")]
+    found = finish(crawl(tmp_path, urls))
+    assert [outcome.status for outcome in found] == ["bad_url"] * len(POISON) + ["ok"]
+    again = crawl(tmp_path, urls)
+    assert again.left == 0, "what can never be asked for is final"
+    assert list(again.outcomes()) == found
+
+
+class _Defect(Exception):
+    """Of a kind that nobody expects; its message holds what must not be shown."""
+
+
+@pytest.mark.parametrize("where", ["parse_url", "Robots.rules", "Turn.enter", "open_image"])
+def test_a_defect_costs_its_own_candidate_and_is_told_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], where: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    urls = [server.url(path) for path in ("/ok/1", "/ok/2", "/ok/3/?token=geheim")]
+    made = tmp_path / "out" / "search" / "candidates.parquet"
+    made.parent.mkdir(parents=True)
+    write_table(candidates([*urls, server.url("/ok/4", "127.0.0.4")]), made)
+
+    def broken(*_: object, **__: object) -> None:
+        raise _Defect(*urls)
+
+    holder = {"parse_url": client_module, "Robots.rules": Robots, "Turn.enter": Turn}
+    stage = Stage("fetch", Params(TASK, {"fetch": Fetch(**SETTINGS)}, {}), tmp_path / "out")
+    with monkeypatch.context() as patch:
+        if where == "open_image":
+            patch.setattr(Workers, "apply", _here)
+            patch.setattr(outcomes_module, "open_image", broken)
+        else:
+            patch.setattr(holder[where], where.rpartition(".")[2], broken)
+        with pytest.raises(UserError, match="no image came through fetch"):
+            fetch_main.main(stage)
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "defect" in one]
+    assert "_Defect at test_fetch_http.py:" in line
+    assert "geheim" not in line
+    stage = Stage("fetch", stage.settings, tmp_path / "out")
+    remove(stage._out)
+    fetch_main.main(stage)  # mended: a failed candidate is not final
+    stage.publish()
+    assert read_json(stage.data / "metrics.json") | {"ok": 4, "failed": 0} == read_json(
+        stage.data / "metrics.json"
+    )
+
+
+async def _here(workers: Workers[bytes, Verdict], items: Sequence[bytes]) -> list[Verdict]:
+    return [workers._function(item) for item in items]
+
+
+def test_a_defect_of_one_url_leaves_the_others(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter = Turn.enter
+
+    async def sometimes(turn: Turn, name: str, delay: float) -> bool:
+        if name == "127.0.0.4":
+            raise _Defect
+        return await enter(turn, name, delay)
+
+    monkeypatch.setattr(Turn, "enter", sometimes)
+    urls = [server.url("/ok/1"), server.url("/ok/2", "127.0.0.4"), server.url("/ok/3")]
+    work = crawl(tmp_path, urls)
+    assert [outcome.status for outcome in finish(work)] == ["ok", "failed", "ok"]
+    (line,) = work.defects()
+    assert "row 1 " in line
+    assert "127.0.0.4" in line
+    assert not list(work.defects()), "once"
+
+
 def test_a_later_run_asks_only_for_what_may_have_passed(server: Server, tmp_path: Path) -> None:
     paths = ["/ok/1", "/status/404", "/flaky/1", "/ok/2", "/status/403", "/status/500", "/noai/3"]
     urls = [server.url(path) for path in paths]
@@ -181,7 +265,7 @@ def test_what_its_owner_refuses_later_is_forgotten(server: Server, tmp_path: Pat
     image = next(iter(work.outcomes())).image
     found = finish(work)
     assert (found[0].image, found[1]) == (image, Outcome("opted_out"))
-    assert sum(server.asked.values()) == 4, "robots.txt, tdmrep.json, and once each"
+    assert sum(server.asked.values()) == 6, "robots.txt, tdmrep.json, two ai.txt, and once each"
     assert finish(crawl(tmp_path, urls))[1].status == "ok"
     assert server.asked["127.0.0.1 /ok/1"] == 2, "its picture was not kept"
 
@@ -210,7 +294,7 @@ def test_requests_to_one_host_start_delay_seconds_apart(server: Server, tmp_path
     found = finish(crawl(tmp_path, urls, delay=0.3))
     assert [one.status for one in found] == ["ok"] * 4
     times = server.times
-    assert len(times) == 6, "robots.txt and tdmrep.json first"
+    assert len(times) == 8, "robots.txt, tdmrep.json and two ai.txt first"
     assert times[-1] - times[0] >= 1.0, "1.5 s, but a busy server logs the first one late"
 
 
@@ -236,7 +320,7 @@ def test_who_waits_for_another_try_lets_others_go_first(
     urls = [server.url(path) for path in ("/status/500", "/ok/1", "/ok/2")]
     found = finish(crawl(tmp_path, urls, per_host=1, retries=1))
     assert [one.status for one in found] == ["http_error", "ok", "ok"]
-    asked = [line.split()[1] for line in server.log.read_text().splitlines()][2:]
+    asked = [line.split()[1] for line in server.log.read_text().splitlines()][4:]
     assert asked == ["/status/500", "/ok/1", "/ok/2", "/status/500"]
 
 

@@ -16,7 +16,7 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import room_on_disk
 
 OUTCOMES = [
-    Outcome("ok", "ab" * 16, 200, 3, "cd" * 32, "", "allowed", "", 1, 2, b"xyz"),
+    Outcome("ok", "ab" * 16, 200, 3, "cd" * 32, "", "allowed", "", 1, 2, image=b"xyz"),
     Outcome("http_error", http_status=403, detail="HTTP 403 — no"),
     Outcome("opted_out", opt_out="X-Robots-Tag: noai"),
     Outcome("ok", "ef" * 16, image=bytes(range(256)), width=5, height=6),

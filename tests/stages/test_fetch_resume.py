@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 SERVER = Path(__file__).with_name("fetch_server.py")
 SETTINGS = {
     "store_size": 64, "format": "webp", "max_pixels": 10_000, "max_bytes": 20_000, "timeout": 20.0, "retries": 0,
-    "per_host": 2, "delay": 0.0, "shard_size": 7,
+    "per_host": 2, "delay": 0.0, "changed": "drop", "shard_size": 7, "shard_bytes": 2500,
 }  # fmt: skip
 KILLS, CANDIDATES = 50, 36
 
@@ -38,8 +38,8 @@ import stages.fetch.__main__ as fetch
 import stages.fetch.crawl, stages.fetch.ledger, stages.fetch.summary, webdistill.images.pool
 from stages.fetch.params import Fetch
 from webdistill.core.errors import UserError
-from webdistill.core.params import Params, Task
-from webdistill.core.stage import Stage, _locked, _run_locked
+from webdistill.harness.params import Params, Task
+from webdistill.harness.stage import Stage, _locked, _run_locked
 
 task = Task(seed=0, threads=1, classes=("cat", "dog"), image_size=32, teacher="", test_images="", test_labels="")
 settings = Params(task, {"fetch": Fetch(**SETTINGS)}, {})
@@ -210,6 +210,7 @@ def moments(
         yield path.exists
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_outputs_are_those_of_one_run(runs: Runs, tmp_path: Path) -> None:
     once = tmp_path / "once"
     prepare(once, runs.port)

@@ -13,7 +13,7 @@ import pytest
 from stages.fetch.outcomes import Outcome
 from stages.fetch.schedule import Turns, host_of
 from stages.fetch.summary import Failures, Tally, table
-from webdistill.core.progress import progress
+from webdistill.harness.progress import progress
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,13 @@ from PIL import Image, ImageOps
 from stages.filter import rules
 from stages.filter.__main__ import main
 from stages.filter.params import Filter
+from stages.search.found import SCORES
 from tests.stages.filter_project import finish, name, photo, stage_for
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_table
+from webdistill.harness.params import load
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -30,22 +34,35 @@ def test_every_reason_with_its_value_and_threshold(place: Path) -> None:
     images = [
         photo(0), photo(0).resize((70, 70)), photo(1), photo(2), ImageOps.mirror(photo(50)).resize((64, 64)),
         photo(3), photo(4), photo(5, 10), photo(6).resize((90, 30)), Image.new("RGB", (40, 40), (9, 9, 9)),
-        two_levels(), photo(7), photo(8), photo(9),
+        two_levels(), photo(7), photo(8), photo(9), *map(photo, range(10, 15)),
     ]  # fmt: skip
-    score, margin = [0.5] * 14, [0.5] * 14
+    score, margin = [0.5] * 19, [0.5] * 19
+    listed = {
+        column: [0.5] * 14 + [0.5] * n + [0.9] + [0.5] * (4 - n)
+        for n, column in enumerate(SCORES[:3])
+    }
+    listed |= {
+        column: [0.5] * n + [0.1] + [0.5] * (18 - n)
+        for n, column in ((17, "aesthetic"), (18, "similarity"))
+    }
     score[0], score[1], score[11], score[13] = 0.7, 0.6, 0.1, 0.4
     margin[12] = -0.2
-    licence = {i: ("CC BY 4.0", "") for i in range(14) if i != 5} | {5: ("CC BY-ND 2.0", "")}
+    licence = {i: ("CC BY 4.0", "") for i in range(19) if i != 5} | {5: ("CC BY-ND 2.0", "")}
     stage = stage_for(
         place, images, opted_out=[3], test=[photo(60), photo(50)], score=score, margin=margin,
-        unsafe=[0.9 if i == 6 else 0.1 for i in range(14)], licence=licence, takedown="# x\nhost:host2.org\n",
+        unsafe=[0.9 if i == 6 else 0.1 for i in range(19)], licence=licence, takedown="# x\nhost:host2.org\n",
         min_side=16, max_aspect=2.5, min_contrast=2.0, leak_similarity=0.88, licences=("by", "CC0"),
         max_unsafe=0.5, min_entropy=2.0, min_score=0.2, min_margin=0.0, duplicate_similarity=0.88, per_class=1,
+        max_punsafe=0.6, max_nsfw=0.6, max_pwatermark=0.6, min_aesthetic=0.4, min_similarity=0.4, listed=listed,
     )  # fmt: skip
     kept, dropped = finish(stage)
     assert kept == [name(0)]
-    assert {i: dropped[name(i)]["reason"] for i in range(1, 14)} == dict(
-        zip([2, 3, 6, 4, 5, 7, 8, 9, 10, 11, 12, 1, 13], rules.REASONS, strict=True)
+    assert {i: dropped[name(i)]["reason"] for i in range(1, 19)} == dict(
+        zip(
+            [2, 3, 6, 14, 15, 4, 5, 7, 8, 9, 10, 16, 17, 18, 11, 12, 1, 13],
+            rules.REASONS,
+            strict=True,
+        )
     )
     values = {
         d["reason"]: (d["value"], d["threshold"], d["other"], d["detail"]) for d in dropped.values()
@@ -54,6 +71,8 @@ def test_every_reason_with_its_value_and_threshold(place: Path) -> None:
     assert values["opt_out"] == (1, 0, "", "noai")
     assert values["licence"] == (0, 1, "", "by-nd")
     assert values["unsafe"] == (pytest.approx(0.9), 0.5, "", "")
+    assert values["punsafe"] == values["nsfw"] == values["pwatermark"] == (0.9, 0.6, "", "")
+    assert values["low_aesthetic"] == values["low_similarity"] == (0.1, 0.4, "", "")
     assert values["too_small"] == (10, 16, "", "")
     assert values["elongated"] == (3, 2.5, "", "")
     assert values["blank"] == (0, 2, "", "")
@@ -65,7 +84,9 @@ def test_every_reason_with_its_value_and_threshold(place: Path) -> None:
     assert values["duplicate"][2] == name(0)
     assert min(values["leak"][0], values["duplicate"][0]) > 0.95
     metrics = json.loads((place / "data/filter/metrics.json").read_text())
-    assert metrics == {"images": 14, "kept": 1, **{f"dropped_{r}": 1 for r in rules.REASONS}}
+    thresholds = {"min_score": 0.2, "min_margin": 0.0}
+    counts = {f"dropped_{r}": 1 for r in rules.REASONS}
+    assert metrics == {"images": 19, "kept": 1, **counts, **thresholds}
 
 
 def two_levels() -> Image.Image:
@@ -98,6 +119,46 @@ def test_thresholds_are_inclusive_and_order_decides(place: Path) -> None:
     assert {d["reason"] for d in dropped.values()} == {"low_score"}
 
 
+def test_a_percentile_is_of_the_pool_under_other_keywords(place: Path) -> None:
+    """Of 0, .1, ... .4 half lie below .2 and three quarters below .3, whatever the numbers of this CLIP are."""
+    others = [0.4, 0.1, 0.0, 0.3, 0.2]
+    stage = stage_for(
+        place, [photo(i) for i in range(5)], score=[0.19, 0.2, 0.21, 0.5, 0.5], margin=[1, 1, 1, 0.29, 0.31],
+        other={"score": others, "margin": others}, min_score="50%", min_margin="75%",
+    )  # fmt: skip
+    kept, dropped = finish(stage)
+    assert kept == [name(1), name(2), name(4)]
+    assert [d["reason"] for d in dropped.values()] == ["low_score", "low_margin"]
+    metrics = json.loads((place / "data/filter/metrics.json").read_text())
+    found = [d["threshold"] for d in dropped.values()]
+    assert found == [metrics["min_score"], metrics["min_margin"]] == pytest.approx([0.2, 0.3])
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1.0, 0.0), (0.25, 0.2), (3.0, -0.5)])
+def test_a_clip_with_other_numbers_keeps_the_same_pictures(
+    place: Path, factor: float, offset: float
+) -> None:
+    rng = np.random.default_rng(0)
+    score, other = rng.normal(0.1, 0.05, 30), rng.normal(0.05, 0.05, 30)
+    stage = stage_for(
+        place, [photo(i) for i in range(30)], score=(factor * score + offset).tolist(),
+        other={"score": (factor * other + offset).tolist()}, min_score="40%",
+    )  # fmt: skip
+    kept, _ = finish(stage)
+    assert kept == [name(i) for i in range(30) if score[i] > np.percentile(other, 40)]
+    assert 0 < len(kept) < 30
+
+
+def test_a_percentile_without_pictures_drops_none(place: Path) -> None:
+    main(stage_for(place, [], other={"score": [], "margin": []}, min_score="50%"))
+
+
+@pytest.mark.parametrize("wrong", ["101%", "half", "-1%", 1.5])
+def test_a_threshold_that_is_none_names_the_key(wrong: object, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"filter\.min_score = "):
+        load(ROOT / "params.yaml", [f"filter.min_score={json.dumps(wrong)}"])
+
+
 def test_loose_thresholds_keep_everything(place: Path) -> None:
     images = [photo(0), photo(0).resize((50, 50)), Image.new("RGB", (4, 4)), photo(1)]
     kept, dropped = finish(stage_for(place, images, test=[photo(1)]))
@@ -113,9 +174,12 @@ def test_nothing_left_names_the_key(place: Path) -> None:
     assert not (place / "data/filter").exists()
 
 
-def test_an_empty_pool_is_told(place: Path) -> None:
-    with pytest.raises(UserError, match="holds no image"):
-        main(stage_for(place, []))
+def test_of_an_empty_pool_nothing_is_kept(place: Path) -> None:
+    """It stops the method that needs images, and no other."""
+    stage = stage_for(place, [])
+    main(stage)
+    stage.publish()
+    assert pq.read_table(place / "data/filter/kept.parquet").num_rows == 0
 
 
 def test_scores_of_another_pool_are_refused(place: Path) -> None:

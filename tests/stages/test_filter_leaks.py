@@ -9,7 +9,7 @@ import pytest
 
 from tests.images.planted import COPIES, natural
 from tests.stages.filter_project import finish, name, stage_for
-from webdistill.core.params import read_yaml
+from webdistill.harness.params import read_yaml
 
 SHIPPED = read_yaml(Path(__file__).parents[2] / "params.yaml")["filter"]["leak_similarity"]
 KINDS = ("framed", "cropped", "all")  # the hardest; all of them: tests/images/test_copies.py

@@ -17,7 +17,7 @@ SPELLINGS = {
         "No known copyright restrictions",
     ],
     "by": [
-        "by", "BY", "CC BY", "cc-by", "CC BY 4.0", "CC-BY-2.0", "cc-by-3.0-de", "CC BY 2.5 ca", "Attribution",
+        "by", "BY", "CC BY", "cc-by", "CC BY 4.0", "CC-BY-2.0", "cc-by-3.0-de", "CC BY 2.5 ca",
         "Creative Commons Attribution 2.0 Generic", "Attribution 4.0 International", "Attribution License",
         "https://creativecommons.org/licenses/by/4.0/", "http://www.creativecommons.org/licenses/by/2.0/de/deed.en",
     ],
@@ -46,6 +46,7 @@ def test_every_spelling_has_one_code(text: str, code: str) -> None:
     [
         "All rights reserved", "GFDL", "MIT", "Copyright 2020 by Jane", "sampling+", "by the river",
         "CC BY-SA 3.0, GFDL", "Attribution required, see terms", "not by", "nc", "© BY", "sa",
+        "Attribution", "attribution ", "Attribution only",
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_none_of_the_free_licences(text: str) -> None:
@@ -67,3 +68,13 @@ def test_the_address_speaks_only_where_the_text_does_not() -> None:
     assert licence_code("House terms", address) == "house-terms"
     assert licence_code("", "https://creativecommons.org.evil.example/licenses/by/4.0/") == ""
     assert licence_code("", "https://creativecommons.org/") == ""
+
+
+def test_attribution_alone_is_cc_by_only_where_the_address_says_so() -> None:
+    address = "https://creativecommons.org/licenses/by/2.0/"
+    assert licence_code("Attribution", address) == "by"
+    assert (
+        licence_code("Attribution")
+        == licence_code("Attribution", "https://a.example")
+        == "attribution"
+    )

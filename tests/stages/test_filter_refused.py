@@ -16,10 +16,12 @@ from pydantic import ValidationError
 from stages.filter import rules
 from stages.filter.__main__ import main
 from stages.filter.params import Filter
+from stages.report import evidence
 from stages.select.scores import QUALITY
 from tests.stages.filter_project import LOOSE, finish, name, photo, stage_for
 from tests.stages.report_project import build_project, webp
 from tests.stages.report_stage import rendered
+from webdistill.commands.provenance import absence
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_table
 
@@ -83,6 +85,10 @@ def test_nobody_sees_what_was_taken_down_or_opted_out_or_looks_unsafe(
     assert shown == set(colours[3:])
 
 
+def test_every_part_that_shows_images_hides_the_same() -> None:
+    assert frozenset(evidence.HIDDEN) == absence.HIDDEN == rules.HIDDEN
+
+
 def test_licences_count_where_the_image_came_from(place: Path) -> None:
     """Each stands in the ledger again, with all rights reserved."""
     licence = {
@@ -128,7 +134,7 @@ def test_a_licence_that_says_nothing_cannot_be_allowed() -> None:
 
 def test_what_is_refused_comes_before_quality_and_no_control_brings_it_back() -> None:
     """select.source: pool takes what was dropped for QUALITY, by the first reason only."""
-    refused = {"takedown", "opt_out", "leak", "licence", "unsafe"}
+    refused = {"takedown", "opt_out", "leak", "licence", "unsafe", "punsafe", "nsfw"}
     assert set(rules.REASONS[: len(refused)]) == refused
     assert not refused & set(QUALITY)
     assert set(QUALITY) <= set(rules.REASONS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,21 @@ import pytest
 from PIL import Image
 
 from stages.filter import thumbnails
-from stages.filter.thumbnails import SIDE, Subset, Thumbnails, read_pictures
+from stages.filter.thumbnails import SIDE, Subset, Thumbnails, read_pictures, shrink
 from webdistill.core.files import write_manifest
+from webdistill.core.section import Section
+from webdistill.harness.params import Params, Task
+from webdistill.harness.stage import Stage
 from webdistill.images import hashes
 from webdistill.images.pool import PoolRow, load_images, write_pool
 
 ROOT = Path(__file__).parents[2]
 
 
-def watch(batches: Iterable[np.ndarray], *, total: int, size: object) -> Iterator[np.ndarray]:
-    yield from batches
+def stage_with(threads: int) -> Stage:
+    facts = {"classes": ("cat", "dog"), "image_size": 32}
+    task = Task(seed=0, threads=threads, teacher="", test_images="", test_labels="", **facts)
+    return Stage("filter", Params(task, {"filter": Section()}, {}), None)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +51,11 @@ def test_they_are_what_the_pool_decodes_to(
 ) -> None:
     monkeypatch.setattr(thumbnails, "BATCH", 7)
     monkeypatch.setattr(thumbnails, "SERIAL_BELOW", 0)  # in processes however few there are
+    stage = stage_with(threads)
+    stage.work = tmp_path / "work"
     ids, pixels = load_images(pool, None, SIDE, 1)
     with Thumbnails(tmp_path) as kept:
-        found = read_pictures(pool, kept, threads, watch)
+        found = read_pictures(shrink(stage, pool), kept)
         assert found.ids == ids
         assert len(kept) == len(ids) == 45
         rows = np.array([3, 44, 0, 3])
@@ -65,10 +71,18 @@ def test_they_are_what_the_pool_decodes_to(
         sides.integers(0, 256, (int(height), int(width), 3), dtype=np.uint8)
 
 
-def test_nothing_is_left_behind(pool: Path, tmp_path: Path) -> None:
-    with Thumbnails(tmp_path / "work") as kept:
-        read_pictures(pool, kept, 1, watch)
-    assert not list((tmp_path / "work").iterdir())
+def test_nothing_is_left_behind(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stage = stage_with(1)
+    with Thumbnails(stage.work) as kept:
+        read_pictures(shrink(stage, pool), kept)
+    assert [path.name[:6] for path in stage.work.iterdir()] == [
+        "resume"
+    ]  # until the stage has published
+    stage.publish()
+    assert not [path for path in stage.work.rglob("*") if path.is_file()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

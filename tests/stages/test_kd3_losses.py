@@ -27,7 +27,7 @@ def spread(values: Tensor) -> tuple[float, float]:
 
 def mixed(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Every image with channel statistics between its own and its partner's."""
-    shares, partners = rng.beta(0.1, 0.1, COUNT), rng.permutation(COUNT)
+    shares, partners = rng.beta(0.1, 0.1, len(images)), rng.permutation(len(images))
     out = torch.empty_like(images)
     for i, (share, partner) in enumerate(zip(shares, partners, strict=True)):
         for c in range(3):
@@ -50,15 +50,15 @@ def embedded(head: torch.nn.Linear, maps: Tensor) -> list[list[float]]:
 
 def contrast_of(first: list[list[float]], second: list[list[float]]) -> float:
     """NT-Xent at 0.3: the mean over all views of both."""
-    views, total = [*first, *second], 0.0
+    views, total, pairs = [*first, *second], 0.0, len(first)
     for i, view in enumerate(views):
         scores = {
             j: math.exp(sum(a * b for a, b in zip(view, other, strict=True)) / 0.3)
             for j, other in enumerate(views)
             if j != i
         }
-        total -= math.log(scores[(i + COUNT) % (2 * COUNT)] / sum(scores.values()))
-    return total / (2 * COUNT)
+        total -= math.log(scores[(i + pairs) % (2 * pairs)] / sum(scores.values()))
+    return total / (2 * pairs)
 
 
 def importance(student: Tensor, teacher: Tensor, weight: Tensor) -> list[float]:
@@ -76,11 +76,20 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> float:
 @torch.no_grad()
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("contrast", ["cross", "student"])
-def test_each_term_of_the_losses_equals_the_naive_one(contrast: str, shared: bool) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_each_term_of_the_losses_equals_the_naive_one(
+    share: float, contrast: str, shared: bool
+) -> None:
     method, teacher, chosen = networks(
-        **{"kd3.contrast": contrast, "kd3.shared_classifier": shared}
+        **{
+            "kd3.contrast": contrast,
+            "kd3.shared_classifier": shared,
+            "kd3.contrast_share": share,
+            "kd3.kl": 0.4,
+        }
     )
     assert isinstance(method, Kd3)
+    method.begin_epoch(1, 4)
     twin = copy.deepcopy(method.train()).double()
     given = batch(teacher, COUNT)
     # images of unlike brightness and contrast, so that to swap these changes what is seen
@@ -94,20 +103,27 @@ def test_each_term_of_the_losses_equals_the_naive_one(contrast: str, shared: boo
     backbone = net.backbone if isinstance(net, Projected) else net
     maps = backbone.features(images.double())
     target, answer = given.teacher_maps.double(), given.teacher_logits.double()
-    perturbed = backbone.features(mixed(images.double(), np.random.default_rng(3)))
+    part = round(share * COUNT)
+    perturbed = backbone.features(mixed(images[:part].double(), np.random.default_rng(3)))
     anchor = (
-        embedded(twin.teacher_head, target) if contrast == "cross" else embedded(twin.head, maps)
+        embedded(twin.teacher_head, target[:part])
+        if contrast == "cross"
+        else embedded(twin.head, maps[:part])
     )
     wanted = {"contrast": 0.001 * contrast_of(anchor, embedded(twin.head, perturbed))}
     if isinstance(net, Projected):
         projected = net.projector(maps)
-        weight = importance(net.fc(projected.mean(dim=(2, 3))), answer, given.weight)
+        logits = net.fc(projected.mean(dim=(2, 3)))
+        weight = importance(logits, answer, given.weight)
+        late = [divergence(logits[i], answer[i], chosen.softness) for i in range(COUNT)]
+        own = given.weight.tolist()
+        wanted["kd"] = 0.1 * sum(w * gap for w, gap in zip(own, late, strict=True)) / COUNT
         gaps = [float((projected[i] - target[i]).square().mean()) for i in range(COUNT)]
         name = "features"
     else:
         logits = net.fc(maps.mean(dim=(2, 3)))
         weight = importance(logits, answer, given.weight)
-        gaps = [divergence(logits[i], answer[i], chosen.temperature) for i in range(COUNT)]
+        gaps = [divergence(logits[i], answer[i], chosen.softness) for i in range(COUNT)]
         name = "kd"
     wanted[name] = sum(w * gap for w, gap in zip(weight, gaps, strict=True)) / COUNT
     assert {term: float(value) for term, value in found.items()} == pytest.approx(wanted, rel=1e-4)

@@ -21,6 +21,8 @@ from tests.stages.test_fetch_resume import Runs, running
 from tests.stages.test_score import make_pool, make_teacher
 from webdistill.core.files import write_table
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 IMAGES = 60
 KILLS, TRIES = 3, 25
@@ -29,7 +31,7 @@ KILLS, TRIES = 3, 25
 # bytes kills the process (0: no limit).
 PROGRAM = """
 import importlib, os, resource, signal, sys
-from webdistill.core.stage import run
+from webdistill.harness.stage import run
 
 stage, *modules = sys.argv[1:]
 main = importlib.import_module(f"stages.{stage}.__main__").main

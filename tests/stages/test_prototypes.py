@@ -24,8 +24,8 @@ from stages.prototypes.params import Prototypes
 from stages.prototypes.quality import class_mix, entropy
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, write_manifest, write_table
-from webdistill.core.params import Params, Task, load
-from webdistill.core.stage import Stage
+from webdistill.harness.params import Params, Task, load
+from webdistill.harness.stage import Stage
 
 SETTINGS = {"space": "features", "count": 8, "dims": 6, "iterations": 100, "sample": None}
 ROOT = Path(__file__).parents[2]
@@ -66,10 +66,14 @@ def make_cell(cell: Path, x: np.ndarray, order: np.ndarray, cuts: list[int]) -> 
 
 
 def run_stage(
-    cell: Path, threads: int = 1, classes: tuple[str, ...] = CLASSES, **changes: Any
+    cell: Path,
+    threads: int = 1,
+    classes: tuple[str, ...] = CLASSES,
+    seed: int = 3,
+    **changes: Any,
 ) -> None:
     task = Task(
-        seed=3,
+        seed=seed,
         threads=threads,
         classes=classes,
         image_size=8,
@@ -133,6 +137,27 @@ def test_the_stage_writes_what_the_contract_says(tmp_path: Path) -> None:
         1 <= metrics["smallest_cluster"] <= metrics["median_cluster"] <= metrics["largest_cluster"]
     )
     assert 0 < metrics["mean_class_entropy"] <= np.log(5)
+
+
+def test_other_dictionaries_noise_of_equal_size_and_nothing(tmp_path: Path) -> None:
+    x = blobs()
+    found = []
+    for number, seed in enumerate((0, 0, 1)):
+        cell = tmp_path / str(number)
+        make_cell(cell, x, np.arange(len(x)), [len(x)])
+        run_stage(cell, seed=seed, count=64)
+        found.append(load_file(cell / "prototypes" / "random.safetensors")["prototypes"])
+        for name in ("none", "drawn", "constant"):
+            assert load_file(cell / "prototypes" / f"{name}.safetensors") == {}
+    assert (found[0] == found[1]).all()
+    assert not np.isclose(found[0], found[2]).all(1).any()
+    prototypes = load_file(tmp_path / "0/prototypes/prototypes.safetensors")
+    noise = load_file(tmp_path / "0/prototypes/random.safetensors")
+    assert (noise["prior"] == prototypes["prior"]).all()
+    points = prototypes["prototypes"]
+    far = np.abs(found[0].mean(0) - points.mean(0)) / points.std(0)
+    assert far.max() < 5 / np.sqrt(len(points))
+    assert np.abs(found[0].std(0) / points.std(0) - 1).max() < 0.5
 
 
 def test_logits_are_another_space(tmp_path: Path) -> None:

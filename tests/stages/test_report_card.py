@@ -50,6 +50,20 @@ def test_the_card_states_accuracy_data_and_limits(project: Path) -> None:
     assert "<script" not in text
 
 
+def test_the_card_says_how_a_picture_becomes_an_input(project: Path) -> None:
+    text = card(gather(Stage(project)))  # type: ignore[arg-type]
+    for part in (
+        "resize the shorter side to 32 px, bicubic",
+        "centre, 32 x 32 px",
+        "divide by 255",
+        "subtract the mean (",
+        "python -m webdistill predict data/evaluate/student.onnx",
+        "`int8/student_int8.onnx` has the same input",
+        "| top-1 of the int8 export | 79.0 % |",
+    ):
+        assert part in text
+
+
 def test_the_front_matter_is_yaml_whatever_a_name_holds(project: Path) -> None:
     evidence = gather(Stage(project))  # type: ignore[arg-type]
     odd = 'resnet8"}\n---\n# injected: <script>\x00'
@@ -107,7 +121,7 @@ def test_the_training_states_the_method_with_its_own_options_and_no_others(proje
         "lr": 5.0,
         "kd3": {"selection": True},
         "dfnd": {"keep": 0.5},
-        "deconfound": {"enabled": True, "query": "logits"},
+        "deconfound": {"dictionary": "prototypes", "query": "logits"},
     }
     text = card(dataclasses.replace(evidence, params={**evidence.params, "distill": settings}))
     for line in ("| `kd3.selection` | True |", "| `lr` | 5.0 |", "| `deconfound.query` | logits |"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from stages.report import charts
-from stages.report.evidence import Collected, Verdict, read_teacher
+from stages.report.columns import Columns
+from stages.report.evidence import read_teacher
 from stages.report.gather import gather
 from stages.report.sections.fit import BINS, effective_number, fit, histogram, measure
 from tests.stages.report_project import FATES, FETCHED_NOT, build_project
@@ -58,11 +60,11 @@ def test_entropy_equals_scipy_and_survives_extreme_logits(tmp_path: Path) -> Non
     write_table(pa.table({"id": names, "logits": flat}), tmp_path / "a.parquet")
     found = read_teacher([tmp_path / "a.parquet"])
     expected = softmax(logits.astype(np.float64), axis=1)
-    entropies = [found[name].entropy for name in names]
+    assert found.ids.tolist() == [name.encode() for name in names]
+    entropies = found["entropy"].tolist()
     assert entropies == pytest.approx(entropy(expected, axis=1).tolist(), abs=1e-9)
     assert entropies[:2] == pytest.approx([0.0, math.log(7)])
-    sure = [found[name].confidence for name in names]
-    assert sure == pytest.approx(expected.max(axis=1).tolist(), rel=1e-9)
+    assert found["confidence"].tolist() == pytest.approx(expected.max(axis=1).tolist(), rel=1e-9)
 
 
 def test_effective_number_of_classes() -> None:
@@ -76,7 +78,7 @@ def test_histogram_equals_numpy() -> None:
     values = np.random.default_rng(1).uniform(0, 2.3, 500)
     expected, _ = np.histogram(values, BINS, (0, 2.3))
     assert histogram(values, 0, 2.3) == expected.tolist()
-    assert histogram([1.0, 1.0 + 1e-12, -1e-12], 0, 1) == [1, *[0] * (BINS - 2), 2]
+    assert histogram(np.array([1.0, 1.0 + 1e-12, -1e-12]), 0, 1) == [1, *[0] * (BINS - 2), 2]
 
 
 def test_columns_of_a_histogram_stay_inside_and_stand_on_the_axis() -> None:
@@ -96,12 +98,16 @@ def test_columns_of_a_histogram_stay_inside_and_stand_on_the_axis() -> None:
 def test_of_many_classes_those_with_the_least_agreement_are_shown(project: Path) -> None:
     evidence = gather(Stage(project))  # type: ignore[arg-type]
     names = [f"class {i}" for i in range(30)]
-    verdicts = {f"{c}/{k}": Verdict(c, 0.9, 0.1) for c in range(30) for k in range(10)}
-    scores = {
-        i: {"clip_class": v.label if int(i[-1]) < v.label % 10 else -1} for i, v in verdicts.items()
-    }
-    collected = Collected(
-        **{**vars(evidence.collected), "teacher": verdicts, "scores": scores, "selected": {}}
+    rows = [(c, k) for c in range(30) for k in range(10)]
+    ids = np.array([f"{c}/{k}".encode() for c, k in rows])
+    labels, sure = np.array([c for c, _ in rows]), np.full(len(rows), 0.9)
+    clip = np.array([c if k < c % 10 else -1 for c, k in rows])
+    nobody = Columns(ids[:0], label=labels[:0], confidence=sure[:0])
+    collected = replace(
+        evidence.collected,
+        teacher=Columns(ids, label=labels, confidence=sure, entropy=sure / 9),
+        scores=Columns(ids, clip_class=clip, query_class=np.full(len(rows), -1)),
+        selected=nobody,
     )
     changed = type(evidence)(**{**vars(evidence), "classes": names, "collected": collected})
     text = fit(changed)

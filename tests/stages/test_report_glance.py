@@ -42,8 +42,8 @@ def test_the_pool_in_one_sentence(project: Path) -> None:
 def test_the_training_in_one_sentence(project: Path) -> None:
     line = glance.training_line(evidence_of(project))
     assert line == (
-        "Method kd, 3 epochs; its own choice went from 50\u00a0% to 60\u00a0% of the images, and 10.0\u00a0% changed "
-        "in the last one."
+        "Method kd, 3 epochs; the share of images that it selects went from 50\u00a0% to 60\u00a0%, and 10.0\u00a0% "
+        "changed in the last selection."
     )
     assert glance.training_line(evidence_of(project, choices={})) == "Method kd, 3 epochs."
 

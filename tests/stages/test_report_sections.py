@@ -5,17 +5,25 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from stages.distill.params import POOL_FREE
+from stages.report import wording
 from stages.report.evidence import read_curve
 from stages.report.gather import gather
+from stages.report.ledger import OWN, UNKNOWN, host
+from stages.report.page import page
 from stages.report.sections.funnel import steps
+from stages.report.sections.moved import moved
 from stages.report.sections.prototypes import clusters
-from stages.report.sections.sources import UNKNOWN, host
+from stages.report.sections.results import results
+from stages.report.sections.sources import sources
 from stages.report.sections.thresholds import just_above, just_below
 from tests.stages.report_project import (
     FATES,
@@ -26,6 +34,7 @@ from tests.stages.report_project import (
     webp,
 )
 from tests.stages.report_stage import Stage, rendered
+from webdistill.web import intranet
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +55,77 @@ def test_the_funnel_adds_up(project: Path) -> None:
         else:
             assert running in (None, step.images)
             running = step.images
+
+
+def test_the_report_knows_the_methods_that_use_no_image(project: Path) -> None:
+    assert wording.POOL_FREE == POOL_FREE
+    found = gather(Stage(project))  # type: ignore[arg-type]
+    settings = {**found.params["distill"], "method": "fast"}
+    other = replace(found, params={**found.params, "distill": settings})
+    assert "with images from the web" in page(found)
+    assert "with images that the method made itself" in page(other)
+
+
+def test_a_compensation_is_told_with_its_two_parts_and_its_mean(project: Path) -> None:
+    found = gather(Stage(project))  # type: ignore[arg-type]
+    assert "compensat" not in results(found)
+    tops = {"raw_top1": 0.41, "compensated_top1": 0.42, "mean_top1": 0.43}
+    parts = {
+        "compensation_constant": [(1.0, 9.0), (2.0, 1.25)],
+        "compensation_by_image": [(1.0, 9.0), (2.0, 0.75)],
+    }
+    measured = replace(
+        found.measured,
+        figures={**found.measured.figures, **tops},
+        curve={**found.measured.curve, **parts},
+    )
+    text = results(replace(found, measured=measured))
+    for name, value in (
+        ("answers without compensation", r"41\.00.?%"), ("compensated answers", r"42\.00.?%"),
+        ("same mean compensation for every image", r"43\.00.?%"),
+        ("same for every image, rms", "1.250"), ("depends on the image, rms", "0.750"),
+    ):  # fmt: skip
+        assert re.search(rf"{name}</td><td[^>]*>{value}", text), name
+
+
+def test_the_prototypes_that_move_answers_most_are_shown_with_their_images(project: Path) -> None:
+    assert '<section id="moved">' not in rendered(project)
+    columns = "prototype,attention,spread,push,asking,class/cat,class/dog,class/<b>ship</b>"
+    hidden = image_id(FATES.index("takedown"))
+    (project / "data/distill/confounders.csv").write_text(
+        f"{columns}\n0,0.5,0.1,0.2,{image_id(3)} {hidden},0.3,-0.1,0\n1,0.2,0.1,0.1,,0,0,0.1\n"
+        f"2,0.3,0.05,0.4,{image_id(9)},-0.5,0.25,0.125\n"
+    )
+    found = gather(Stage(project))  # type: ignore[arg-type]
+    text = moved(found)
+    first, second = text.index("#2"), text.index("#0")
+    assert first < second
+    assert "#1" not in text, "two are asked for"
+    assert "95" in text[: text.index("#2")], "(0.16 + 0.04) / 0.21 of the squares"
+    # 3 and the hidden one ask for 0, which has 12 of 40 images, 3 among them; 9 asks for 2, which has 14 without it
+    assert re.search(r"33\.3.?% are of its own cluster, by chance 31\.7.?%", text)
+    assert "raises dog +0.25, &lt;b&gt;ship&lt;/b&gt; +0.12" in text[first:second]
+    assert "lowers cat -0.50" in text[first:second]
+    for part, names in ((text[first:second], [9]), (text[second:], [3, 0, 7])):
+        for name in names:
+            assert base64.b64encode(webp(name)).decode() in part
+    assert base64.b64encode(webp(FATES.index("takedown"))).decode() not in text
+
+
+def test_a_compensation_that_did_not_help_is_said_to_be_none(project: Path) -> None:
+    (project / "data/distill/confounders.csv").write_text(
+        "prototype,attention,spread,push,asking,class/cat\n0,0.5,0.1,0.2,,0.3\n"
+    )
+    found = gather(Stage(project))  # type: ignore[arg-type]
+
+    def told(raw: float, mean: float) -> str:
+        tops = {"raw_top1": raw, "compensated_top1": 0.42, "mean_top1": mean}
+        figures = {**found.measured.figures, **tops}
+        return moved(replace(found, measured=replace(found.measured, figures=figures)))
+
+    assert "did not help" not in told(0.41, 0.41)
+    assert re.search(r"no better than the raw answers \(43\.00.?%\): ", told(0.43, 0.41))
+    assert re.search(r"than the same mean compensation for every image \(42\.00", told(0.41, 0.42))
 
 
 def test_sheets_show_the_images_nearest_to_the_threshold(project: Path) -> None:
@@ -69,7 +149,7 @@ def test_prototypes_report_the_mix_of_the_teachers_classes(project: Path) -> Non
     found = {c.index: c for c in clusters(gather(Stage(project)).collected)}  # type: ignore[arg-type]
     assert found[0].mix == [(0, 4 / 12), (1, 4 / 12), (2, 4 / 12)]
     assert found[0].entropy == pytest.approx(np.log(3))
-    assert found[0].images[:2] == [image_id(0), image_id(7)]
+    assert found[0].images[:2].tolist() == [image_id(0).encode(), image_id(7).encode()]
 
 
 def test_choices_that_changed_over_training_are_drawn(project: Path) -> None:
@@ -88,18 +168,29 @@ def test_pictures_of_the_training_are_shown_under_what_they_are(project: Path) -
         name: base64.b64encode(sheet_png(side)).decode() in text for name, side in SHEETS.items()
     }
     assert (shown["views.png"], shown["of_tomorrow.png"]) == (True, False)
-    assert "<summary>what the student saw: a row per image, its first views</summary>" in text
-    assert "<summary>a row per image: itself, then what the method made of it" in text
+    assert "<summary>training views of the student: a row per image</summary>" in text
+    assert "<summary>a row per image: the image, then what the method made from it" in text
     assert "images the method kept most often" not in text, "there is no such picture"
 
 
 def test_a_large_sheet_is_shown_in_its_own_size(project: Path) -> None:
-    found = re.search(
-        r'what the generator makes.*?<img src="data:image/\w+;base64,([^"]+)"', rendered(project)
-    )
+    found = re.search(r'generator.*?<img src="data:image/\w+;base64,([^"]+)"', rendered(project))
     assert found is not None
     with Image.open(io.BytesIO(base64.b64decode(found[1]))) as image:
         assert image.size == (300, 300)
+
+
+def test_images_of_the_own_network_are_told(project: Path) -> None:
+    evidence = gather(Stage(project))  # type: ignore[arg-type]
+    assert "own network" not in str(sources(evidence))
+    ledger = evidence.collected.ledger
+    where = [status == "ok" for status in ledger["status"].to_pylist()]
+    own = pa.array(where, pa.bool_())
+    told = ledger.set_column(ledger.schema.get_field_index("own"), "own", own)
+    changed = replace(evidence, collected=replace(evidence.collected, ledger=told))
+    line = f"{sum(where)} images of the pool came from hosts of the own network, which WEBDISTILL_ALLOW_HOSTS allowed."
+    assert line in str(sources(changed))
+    assert intranet.OWN.startswith(OWN), "the words of the ledger"
 
 
 def test_hosts_hold_no_user_port_or_query() -> None:

@@ -22,10 +22,9 @@ from stages.search.dry import table as dry_table
 from stages.search.found import SCHEMA, Found
 from stages.search.keywords import Keywords
 from stages.search.params import Search
-from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, sha256_file
-from webdistill.core.params import Params, Task, read_yaml
-from webdistill.core.stage import Stage
+from webdistill.harness.params import Params, Task, read_yaml
+from webdistill.harness.stage import Stage
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("cat", "dog", "maple_tree", "maple", "truck")
@@ -34,6 +33,7 @@ SETTINGS = {
     "local": "web.csv", "columns": {}, "keywords": {}, "negative": [],
     "openverse": {"enabled": False, "per_class": 200, "licences": ["cc0", "by"]},
     "wikimedia": {"enabled": False, "per_class": 200},
+    "inaturalist": {"enabled": False, "per_class": 200, "licences": ["cc0", "by"]},
 }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_all_that_is_known_of_an_image_reaches_its_row() -> None:
         "rows": 2, "rows_without_url": 0, "duplicates": 0, "negative": 0, "candidates": 2,
         "source_embedded": 1, "source_file": 0, "source_http": 1, "source_tar": 0,
         "provider_list": 2, "provider_folder": 0, "provider_webdataset": 0, "provider_openverse": 0,
-        "provider_wikimedia": 0, "with_query": 1, "opted_out": 1,
+        "provider_wikimedia": 0, "provider_inaturalist": 0, "with_query": 1, "opted_out": 1,
     }  # fmt: skip
 
 
@@ -228,12 +228,16 @@ def test_the_program_writes_candidates_what_fetch_needs_and_counts(
 
 @pytest.mark.parametrize("text", ["url,caption\n", "url,caption\n,x\n"])
 def test_nothing_found_is_said_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "web.csv").write_text(text)
-    with pytest.raises(UserError, match=r"web\.csv holds no candidate.*check search\.local"):
-        program.main(stage(tmp_path))
+    at_work = stage(tmp_path)
+    program.main(at_work)
+    said = capsys.readouterr()
+    assert "web.csv holds no candidate" in said.out + said.err
+    at_work.publish()
+    assert read_table(tmp_path / "search" / "candidates.parquet", ["url"]).num_rows == 0
 
 
 def test_a_dry_run_shows_counts_and_writes_nothing(

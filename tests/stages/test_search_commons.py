@@ -31,7 +31,7 @@ def test_commons_is_asked_as_its_documentation_says(monkeypatch: pytest.MonkeyPa
     assert query == {
         "action": "query", "format": "json", "formatversion": "2", "generator": "search",
         "gsrsearch": "maple tree filetype:bitmap", "gsrnamespace": "6", "gsrlimit": "50", "prop": "imageinfo",
-        "iiprop": "url|mime|size|extmetadata", "iiurlwidth": "500", "iiextmetadatalanguage": "en",
+        "iiprop": "url|mime|thumbmime|size|extmetadata", "iiurlwidth": "500", "iiextmetadatalanguage": "en",
     }  # fmt: skip
     assert found[0] == Found(
         "https://upload.example/thumb/1.jpg/500px-1.jpg", "http", "", 0, "wikimedia", "",
@@ -88,7 +88,7 @@ def test_commons_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> Non
         {"batchcomplete": True}, {"query": {}}, {"query": {"pages": "x"}}, {"query": {"pages": [3, None, {}]}},
         {"query": {"pages": [commons_page(1, imageinfo=[])]}}, {"query": {"pages": [commons_page(1, imageinfo=[3])]}},
         {"query": {"pages": [commons_page(1, imageinfo=[{"url": 3, "mime": "image/jpeg"}])]}},
-        {"query": {"pages": [commons_page(1, imageinfo=[{"url": "https://x.example/a.gif", "mime": "image/gif"}])]}},
+        {"query": {"pages": [commons_page(1, imageinfo=[{"url": "https://x.example/a.xcf", "mime": "image/x-xcf"}])]}},
         {"query": {"pages": []}, "continue": "x"}, {"query": {"pages": []}, "continue": {}},
     ],
 )  # fmt: skip
@@ -132,9 +132,40 @@ def test_commons_facts_may_be_missing_or_of_another_kind(monkeypatch: pytest.Mon
         ("5 &lt; 6 &amp; 7", "5 < 6 & 7"),
         ("<a href='x'>un<b>closed", "unclosed"),
         ("<" * 30_000, ""),
+        ("a <b>cat</b> <![x[ y", "a cat"),
+        ('Ada<span style="display: none;">creator QS:P170,Q1</span> B', "Ada B"),
+        ('<div style="color:red;DISPLAY:NONE !important"><p>x<br>y<p>z</div>Ada', "Ada"),
+        ('<span hidden>x</span><i style="visibility:hidden">y</i>Ada', "Ada"),
+        ('<span style="display:none"><img src="x"><b>x</span>Ada</b> B', "Ada B"),
+        ('<span style="display:none"/>Ada', "Ada"),
+        ('<span style="display:none">never closed', ""),
+        ("<b>" * 5_000 + "Ada", "Ada"),
     ],
 )
 def test_html_becomes_one_line(html: str, expected: str) -> None:
     started = time.process_time()
     assert wikimedia.plain_text(html).strip("<") == expected
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("mime", "thumb"),
+    [
+        ("image/tiff", "image/jpeg"),
+        ("image/x-xcf", "image/png"),
+        ("image/gif", ""),
+        ("image/tiff", ""),
+    ],
+)
+def test_the_thumbnail_decides_what_is_a_picture(
+    monkeypatch: pytest.MonkeyPatch, mime: str, thumb: str
+) -> None:
+    page = commons_page(1)
+    page["imageinfo"][0] |= {"mime": mime} | ({"thumbmime": thumb} if thumb else {})
+    other = commons_page(2)
+    other["imageinfo"][0] |= {"thumbmime": "image/svg+xml"}
+    pages = {"query": {"pages": [page, other]}}
+    with asking("wikimedia", lambda _: ok(pages), monkeypatch) as (_, one, ask):
+        assert [f.url for f in one.search(ask, "cat")] == [
+            "https://upload.example/thumb/1.jpg/500px-1.jpg"
+        ]

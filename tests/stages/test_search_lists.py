@@ -71,8 +71,8 @@ def test_rights_are_read_and_unknown_ones_are_empty(tmp_path: Path) -> None:
     )
     first, second = rows(write(tmp_path / "a.csv", text))
     assert first[5:10] == ("cat", "", "CC0", "http://l.example/0", "Ada")
-    assert first[10:] == ("http://p.example/1", "Ada/CC0", "noai")
-    assert second[5:] == ("", "", "", "", "", "", "?", "")
+    assert first[10:13] == ("http://p.example/1", "Ada/CC0", "noai")
+    assert second[5:13] == ("", "", "", "", "", "", "?", "")
 
 
 def test_columns_named_by_the_user_go_first(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_other_columns_become_text(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, text, expected in (
-        ("a.xls", "x", r"search\.local: expected a list \(\.csv, \.tsv, \.parquet\), a \.tar or a folder"),
+        ("a.xls", "x", r"search\.local: expected a list \(\.csv, \.tsv, .* a \.tar or a folder"),
         ("a.parquet", "x", "cannot read"),
         ("empty.csv", "", "cannot read"),
         ("ragged.csv", "url,caption\n1,2,3\n", "cannot read"),
@@ -173,6 +173,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes(b"url,caption\n1,caf\xe9\n")
     with pytest.raises(UserError, match="cannot read"):
         rows(tmp_path / "latin.csv")
+    (tmp_path / "head.csv").write_bytes(b"url,caf\xe9\n1,a\n2,b\n")
+    with pytest.raises(UserError, match="its first line is no UTF-8; convert it"):
+        rows(tmp_path / "head.csv")
 
 
 def test_a_damaged_page_is_no_shorter_list(tmp_path: Path) -> None:
@@ -202,6 +205,28 @@ def test_missing_columns_name_those_found(tmp_path: Path) -> None:
             rows(tmp_path / "a.parquet", columns)
     with pytest.raises(UserError, match=r"search\.columns\.image: .* no column 'photo'"):
         rows(tmp_path / "a.parquet", {"image": "photo"})
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_no_id_is_proposed_as_an_address(tmp_path: Path, name: str) -> None:
+    def refused(table: dict[str, str]) -> str:
+        path = tmp_path / name
+        match path.suffix:
+            case ".csv":
+                write(path, f"{','.join(table)}\n{','.join(table.values())}\n")
+            case ".jsonl":
+                write(path, json.dumps(table))
+            case _:
+                pq.write_table(pa.table({key: [cell] for key, cell in table.items()}), path)
+        with pytest.raises(UserError) as caught:
+            rows(path)
+        return str(caught.value)
+
+    address = {"id": "1", "image_id": "2", "where": "https://a.example/1", "label": "cat"}
+    assert "columns: {url: where}" in refused(address), "its cells are addresses"
+    assert "columns: {url: photo_link}" in refused({"id": "1", "image_id": "2", "photo_link": "3"})
+    line = refused({"id": "1", "image_id": "2", "identifier": "x", "file_hash": "y"})
+    assert line.endswith("with the addresses as `columns.url` under search in params.yaml")
 
 
 def test_class_numbers_of_hugging_face_become_names(tmp_path: Path) -> None:
@@ -241,7 +266,10 @@ def test_class_numbers_of_hugging_face_become_names(tmp_path: Path) -> None:
     ("local", "total"),
     [
         ("webmeta/img2dataset_test_1000.parquet", "1,000"),
-        ("webmeta/img2dataset_test_10000.parquet", "9,999"),  # one address twice
+        (
+            "webmeta/img2dataset_test_10000.parquet",
+            "9,998",
+        ),  # one address twice, one by http and https
         ("webmeta/Validation_GCC-1.1.0-Validation.tsv", "15,833"),
         ("cifar10/test.parquet", "10,000"),
         ("pacs/pacs_s64.parquet", "9,991"),

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.search.candidates import Candidates, collect
+from stages.search.folders import without_class
 from stages.search.found import Found
 from stages.search.keywords import Keywords
 from stages.search.local import Local, open_local
@@ -170,7 +171,7 @@ def test_links_and_pipes_in_a_folder_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_everything(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/1.jpg", "loose.jpg", ".hidden/2.jpg", "._loose.jpg", "notes.md", "x.gif")
+    touch(tmp_path, "cat/1.jpg", "loose.jpg", ".hidden/2.jpg", "._loose.jpg", "notes.md", "x.psd")
     (tmp_path / "b.csv").write_text(
         "url,caption\ncat/1.jpg,told by the list\nhttp://a.example/1,\n"
     )
@@ -229,3 +230,15 @@ def test_the_same_file_by_two_spellings_is_one(tmp_path: Path) -> None:
     result = found(tmp_path)
     assert result.table["url"].to_pylist() == ["1.jpg", "1.JPG"]
     assert result.counts["duplicates"] == 3
+
+
+def test_folders_that_match_no_class_are_named_with_their_images(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "foo/1.jpg", "foo/2.jpg", "bar/3.jpg", "racing_car/1.png", "4.png")
+    (tmp_path / "bar/3.txt").write_text("a cat on a car")  # a caption names its class
+    told = without_class(found(tmp_path).table)
+    assert told.startswith(
+        "2 of 5 folders hold images that match no class: data/x/foo (2), data/x (1); name a folder"
+    )
+    for name in ("foo/1.jpg", "foo/2.jpg", "4.png"):
+        (tmp_path / name).unlink()
+    assert without_class(found(tmp_path).table) == ""

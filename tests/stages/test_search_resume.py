@@ -25,13 +25,14 @@ from pathlib import Path
 import stages.search.__main__ as search
 from stages.search import openverse, wikimedia
 from stages.search.params import Search
-from webdistill.core.params import Params, Task
-from webdistill.core.stage import Stage
+from webdistill.harness.params import Params, Task
+from webdistill.harness.stage import Stage
 openverse.PAUSE = wikimedia.PAUSE = 0.0
 settings = json.dumps({
     "local": "web.csv", "columns": {}, "keywords": {}, "negative": [],
     "openverse": {"enabled": True, "per_class": 55, "licences": ["by-sa"]},
     "wikimedia": {"enabled": True, "per_class": 8},
+    "inaturalist": {"enabled": False, "per_class": 200, "licences": ["cc0", "by"]},
 })
 task = Task(
     seed=0, threads=1, classes=tuple(sys.argv[1].split()), image_size=32, teacher="", test_images="", test_labels="",
@@ -72,6 +73,7 @@ def asked(api: Api) -> Counter[str]:
     return Counter(json.dumps(query, sort_keys=True) for query in api.queries)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_answered_is_asked_twice(folder: Path) -> None:
     with serve(answer) as api:
         assert start(folder, api).wait(60) == 0

@@ -20,8 +20,8 @@ from stages.select.rules import Scored, amount, choose, confidence, quotas, rank
 from stages.select.scores import QUALITY
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, write_manifest, write_table
-from webdistill.core.params import Params, Task
-from webdistill.core.stage import Stage
+from webdistill.harness.params import Params, Task
+from webdistill.harness.stage import Stage
 
 CLASSES = ("cat", "dog", "eel")
 SETTINGS = {
@@ -106,7 +106,7 @@ def cell(tmp_path: Path) -> Path:
 
 
 def test_every_reason_of_the_filter_is_either_brought_back_by_the_control_or_holds() -> None:
-    held = {"takedown", "opt_out", "leak", "licence", "unsafe"}
+    held = {"takedown", "opt_out", "leak", "licence", "unsafe", "punsafe", "nsfw"}
     assert sorted([*held, *QUALITY]) == sorted(REASONS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,27 @@ import yaml
 COLUMNS: dict[str, list[str]] = json.loads(Path("columns.json").read_text())  # of CSV outputs
 
 
-def value(params: dict[str, Any], name: str) -> Any:
-    section, _, key = name.partition(".")
-    return params[section][key] if key else params[section]
+def value(params: Any, name: str) -> Any:
+    """Of `section`, `section.key` and so on; None where there is none, as of a method without options."""
+    for key in name.split("."):
+        params = params.get(key) if isinstance(params, dict) else None
+    return params
+
+
+def filled(text: str, params: dict[str, Any]) -> str:
+    """`${section.key}` replaced by its value."""
+    return re.sub(r"\$\{([\w.]+)\}", lambda match: str(value(params, match[1])), text)
 
 
 def main(name: str) -> None:
     stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
     params = yaml.safe_load(Path("params.yaml").read_text())
-    facts = [json.dumps(value(params, key), sort_keys=True) for key in stage["params"]]
-    facts += [hashlib.sha256(Path(dep).read_bytes()).hexdigest() for dep in stage["deps"]]
+    facts = [
+        json.dumps(value(params, filled(key, params)), sort_keys=True) for key in stage["params"]
+    ]
+    facts += [
+        hashlib.sha256(Path(filled(dep, params)).read_bytes()).hexdigest() for dep in stage["deps"]
+    ]
     digest = hashlib.sha256("".join(facts).encode()).hexdigest()
     number = int(digest[:6], 16) / 16**6
     for out in [*stage["outs"], *(next(iter(one)) for one in stage["metrics"])]:

@@ -23,6 +23,7 @@ NEEDED = [
     "tee",
     "timeout",
 ]
+MAKEFILE = "test:\n\t@echo '== 3 passed =='\ntest-slow:\n\t@echo '== 2 passed =='\n"
 INSTALLS = 'case "$1" in install) : > "${0%/*}/chromium"; chmod +x "${0%/*}/chromium";; esac'
 
 
@@ -30,7 +31,7 @@ def machine(folder: Path, apt: str | None, user: int = 0) -> dict[str, str]:
     """A bare machine: the script, a test command that passes, and on the PATH no browser. -> its environment"""
     (folder / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", folder / ".ci" / "run")
-    (folder / "Makefile").write_text("test:\n\t@echo '== 3 passed =='\n")
+    (folder / "Makefile").write_text(MAKEFILE)
     programs = folder / "bin"
     programs.mkdir()
     for name in [*NEEDED, "chmod"]:
@@ -52,7 +53,7 @@ def run(folder: Path, environment: dict[str, str]) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[-1] == "== 3 passed =="
+    assert lines[-2:] == ["== 3 passed ==", "== 2 passed =="]
     return lines
 
 
@@ -77,3 +78,13 @@ def test_nothing_is_installed_but_by_ci_as_root_and_once(
 ) -> None:
     assert run(tmp_path, machine(tmp_path, INSTALLS, user) | change)[0] == "browser: none"
     assert not (tmp_path / "asked").exists()
+
+
+def test_the_slow_ones_run_after_a_failure_and_count(tmp_path: Path) -> None:
+    environment = machine(tmp_path, None)
+    (tmp_path / "Makefile").write_text("test:\n\t@exit 3\ntest-slow:\n\t@echo '== 2 passed =='\n")
+    command = [tmp_path / ".ci" / "run"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    first = "make test: pytest printed no closing line"
+    assert done.stdout.splitlines()[-2:] == [first, "== 2 passed =="]

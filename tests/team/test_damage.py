@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from webdistill.core import recorded
 from webdistill.core.errors import UserError
 from webdistill.core.files import MANIFEST
-from webdistill.core.params import load, read_yaml
-from webdistill.core.stage import Stage
+from webdistill.harness import recorded
+from webdistill.harness.params import load, read_yaml
+from webdistill.harness.stage import Stage
 
 if TYPE_CHECKING:
     from tests.small_project import Project
@@ -46,7 +46,7 @@ def team(small_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
     remote.mkdir()
     project.run("dvc", "remote", "add", "-q", "-d", "team", str(remote))
     project.run("git", "commit", "-q", "-a", "-m", "Remote")
-    project.run("dvc", "push", "-q", "dvc.yaml")
+    project.run("dvc", "push", "-q")
     return project
 
 
@@ -57,9 +57,10 @@ def colleague(team: Project, tmp_path: Path) -> Project:
     return Project(tmp_path / "clone")
 
 
+@pytest.mark.slow
 def test_a_colleague_pulls_and_has_nothing_to_do(team: Project, tmp_path: Path) -> None:
     clone = colleague(team, tmp_path)
-    clone.run("dvc", "pull", "-q", "dvc.yaml")
+    clone.run("dvc", "pull", "-q")
     assert "Running stage" not in clone.run("dvc", "repro").stdout
     for name in ("report.html", "card.md"):
         path = Path("data/report") / name
@@ -75,13 +76,13 @@ def test_a_damaged_object_of_the_remote_is_refused_by_name(team: Project, tmp_pa
     try:
         flip(path, where=0.99)
         clone.run("dvc", "remote", "modify", "-q", "team", "verify", "true")
-        done = clone.run("dvc", "pull", "dvc.yaml", check=False)
+        done = clone.run("dvc", "pull", check=False)
         assert done.returncode != 0
         assert "data/filter/kept.parquet" in done.stderr
         assert not (clone.root / "data/filter/kept.parquet").exists()
 
         clone.run("dvc", "remote", "modify", "-q", "team", "verify", "false")
-        clone.run("dvc", "pull", "-q", "dvc.yaml")
+        clone.run("dvc", "pull", "-q")
         done = clone.run("dvc", "repro", "-f", "-s", "select", check=False)
         assert done.returncode != 0
         assert (
@@ -107,6 +108,25 @@ def test_a_damaged_object_of_the_cache_is_refused_by_name(
     refused = [line for line in done.stderr.splitlines() if line.startswith("select:")]
     assert len(refused) == 1
     assert refused[0].startswith(f"select: error: {out} is not what stage 'filter' made")
+
+
+@pytest.mark.slow
+def test_the_page_mends_it_to_a_clean_status(team: Project, tmp_path: Path) -> None:
+    """docs/team.md, 'Damaged files'. Before a stage runs DVC removes its outputs, metrics included."""
+    from tests.team.test_page import blocks, do
+
+    clone = colleague(team, tmp_path)
+    clone.run("dvc", "pull", "-q")
+    out = "data/filter/kept.parquet"
+    flip(stored(clone.root / ".dvc" / "cache", md5(clone, out)))
+    (clone.root / out).unlink()
+    clone.run("dvc", "checkout", "-q")
+    refused = clone.run("dvc", "repro", "-f", "-s", "select", check=False)
+    assert f"{out} is not what stage 'filter' made" in refused.stderr
+    assert not (clone.root / "data/select/metrics.json").exists()
+    do(clone, blocks()["Damaged files"][0])
+    assert "Data and pipelines are up to date" in clone.run("dvc", "status").stdout
+    assert clone.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_one_bit_of_any_output_of_any_stage_is_noticed(

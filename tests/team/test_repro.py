@@ -5,6 +5,7 @@ On the real pipeline: tests/pipeline/test_repro.py.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,9 +17,10 @@ import psutil
 import pytest
 
 from webdistill.__main__ import main
-from webdistill.core.params import read_yaml
-from webdistill.repro.plan import Step, to_do
-from webdistill.repro.schedule import Schedule
+from webdistill.commands.repro.plan import Step, project, to_do
+from webdistill.commands.repro.schedule import Schedule
+from webdistill.core.errors import UserError
+from webdistill.harness.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
 TOY = """
@@ -106,10 +108,27 @@ def wait_for(*paths: Path) -> None:
 
 
 def wait_until_gone(pids: list[int]) -> None:
+    """A zombie has ended: where process 1 adopts no orphans, nobody takes its exit code."""
     limit = time.monotonic() + 30
-    while alive := [pid for pid in pids if psutil.pid_exists(pid)]:
+    while alive := [about for pid in pids if (about := running(pid))]:
         assert time.monotonic() < limit, f"still there: {alive}"
         time.sleep(0.05)
+
+
+def running(pid: int) -> str:
+    """What it is and does; empty once it has ended."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return ""
+            threads = [thread.id for thread in process.threads()]
+            waits = [Path(f"/proc/{pid}/task/{thread}/wchan").read_text() for thread in threads]
+            return (
+                f"{pid} {process.status()} {waits} child of {process.ppid()}: {process.cmdline()}"
+            )
+    except (psutil.NoSuchProcess, OSError):
+        return ""
 
 
 def repro(*words: str) -> tuple[int, str, str]:
@@ -148,6 +167,28 @@ def test_a_failing_stage_shows_what_it_said(toy: Path) -> None:
     assert out.startswith("base failed, 0 done, 5 not started")
 
 
+@pytest.mark.slow
+def test_a_target_in_a_project_below_is_made_there(toy: Path) -> None:
+    """As the studies in pipelines/: the project here knows nothing of them."""
+    (toy / "pipelines" / "study").mkdir(parents=True)
+    (toy / "pipelines" / ".dvc").mkdir()
+    (toy / "pipelines" / ".dvc" / "config").write_text((toy / ".dvc" / "config").read_text())
+    for name in ("dvc.yaml", "params.yaml"):
+        (toy / name).rename(toy / "pipelines" / "study" / name)
+    target = "pipelines/study/dvc.yaml"
+    code, _, err = repro("-j", "2", target)
+    assert code == 0, err
+    assert "repro: study/dvc.yaml:cell@a-0 started" in err.splitlines()
+    assert (toy / "pipelines/study/table.txt").read_text() == "base\n" * 4
+    assert repro(target)[1].startswith("nothing to do: all 6 stages")
+    assert project([f"{target}:cell@a-0", f"{target}:table"]) == (
+        Path("pipelines"),
+        ["study/dvc.yaml:cell@a-0", "study/dvc.yaml:table"],
+    )
+    with pytest.raises(UserError, match=r"different DVC projects, \. and pipelines"):
+        project([target, "filter"])
+
+
 def test_wrong_arguments_are_one_line(toy: Path) -> None:
     code, _, err = repro("no_such_stage")
     assert code == 2
@@ -156,6 +197,7 @@ def test_wrong_arguments_are_one_line(toy: Path) -> None:
     assert main(["repro", "-j", "0"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_or_killed_it_leaves_no_process_and_no_lock(toy: Path, how: signal.Signals) -> None:
     (toy / "params.yaml").write_text("wait: 300\n")
@@ -169,7 +211,7 @@ def test_stopped_or_killed_it_leaves_no_process_and_no_lock(toy: Path, how: sign
     out, err = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert out.startswith("stopped; what was finished is kept")
+        assert out.startswith("stopped; finished stages are kept")
         assert "stopping cell@a-0, cell@a-1" in err
         wait_until_gone(children)
     else:  # of its children DVC dies with it; so do this project's stages, which these shells are not
@@ -182,6 +224,7 @@ def test_stopped_or_killed_it_leaves_no_process_and_no_lock(toy: Path, how: sign
     assert (toy / "table.txt").read_text() == "base\n" * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["", '{"data/a": {"wri'])
 def test_locks_that_a_kill_left_half_written_are_no_obstacle(toy: Path, left: str) -> None:
     """DVC writes this file in place, and refuses to run with half of it."""
@@ -194,10 +237,30 @@ def test_locks_that_a_kill_left_half_written_are_no_obstacle(toy: Path, left: st
     assert (toy / "table.txt").read_text() == "base\n" * 4
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_zombie_holds_no_path(toy: Path) -> None:
+    """As in a container whose first process adopts no orphans; a running process keeps what it holds."""
+    locks = toy / ".dvc" / "tmp" / "rwlock"
+    locks.parent.mkdir(exist_ok=True)
+    zombie = subprocess.Popen(["true"])  # nobody takes its exit code until the end of this test
+    limit = time.monotonic() + 10
+    while psutil.Process(zombie.pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < limit
+    for holder, expected in ((zombie.pid, 0), (os.getpid(), 2)):
+        held = {str(toy / "base.txt"): {"pid": holder, "cmd": "dvc repro"}}
+        locks.write_text(json.dumps({"write": held, "read": {}}))
+        (toy / "base.txt").unlink(missing_ok=True)
+        code, _, err = repro("base")
+        assert code == expected, err
+    assert "is busy" in err
+    zombie.wait()
+
+
 def sleeping(shells: list[int]) -> list[int]:
     """The shells of the toy's cells and what they started."""
     found = []
     for pid in shells:
-        if psutil.pid_exists(pid):
+        if running(pid):
             found += [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     return found

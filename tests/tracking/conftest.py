@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from tests.tracking.tiny import DVC, LIST, MAIN, MAINS
-from webdistill.lineage import flush, store, workspace
+from webdistill.commands import track
+from webdistill.tracking import flush, store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,13 +93,13 @@ class Project:
 
     def track(self) -> None:
         with self.variables():
-            said, code = workspace.track(self.root)
+            said, code = track.track(self.root)
         assert code == 0, said
 
     def tree(self, *, repeated: bool = False) -> Tree:
         """What stands in the store once everything has arrived."""
         with self.variables():
-            assert flush.main(["--folder", str(self.spool), "--wait", "100"]) == 0
+            assert flush.main(["--folder", str(self.spool), "--wait", "300"]) == 0
             assert not list(self.spool.glob("*.rejected"))
             return Tree(store.connect(self.root), repeated)
 
@@ -132,14 +133,12 @@ class Tree:
 
 @pytest.fixture(scope="session")
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tracking store as MLflow makes it at first use, which takes seconds."""
-    root = tmp_path_factory.mktemp("blank")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in OURS:
-            patch.delenv(name, raising=False)
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        store.connect(root)
-    return root / "mlflow.db"
+    """A database as MLflow makes it at first use, which takes seconds; no experiment is in it yet."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("blank") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +152,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
         (made.root / "stages" / name / "__main__.py").write_text(text)
     shutil.copy(ROOT / "params.yaml", made.root)
     shutil.copy(ROOT / ".dvcignore", made.root)
-    made.set("  epochs: 60\n", "  epochs: 2\n")
+    made.set("  epochs: 54\n", "  epochs: 2\n")
+    made.set("\n  lr: null ", "\n  lr: 0.1 ")
     (made.root / "dvc.yaml").write_text(DVC)
     (made.root / ".gitignore").write_text("__pycache__/\n/.work/\n/mlflow.db\n/mlruns/\n")
     (made.root / "data" / "quickstart").mkdir(parents=True)

@@ -5,34 +5,39 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import time
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.browser import Browser, Page, chromium
-from webdistill.core import params, tracking
-from webdistill.core.tracking import Record
-from webdistill.lineage import flush, store
+from webdistill.harness import params
+from webdistill.harness.records import StageRun
+from webdistill.harness.spool import write
+from webdistill.tracking import flush, store, view
 
 ROOT = Path(__file__).resolve().parents[2]
 KEEP = os.environ.get(
     "WEBDISTILL_SCREENSHOTS"
 )  # a folder: the pictures of docs/tracking.md are put there
 # MLflow 3.17 beside SQLAlchemy 2.1
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning"),
+]
 
 CONFIGURATIONS: list[dict[str, Any]] = [
-    {},
-    {"distill.method": "simkd", "distill.temperature": 2.0},
-    {"distill.epochs": 30, "filter.min_score": 0.05},
+    {"distill.method": "kd", "distill.epochs": 60},
+    {"distill.method": "simkd", "distill.epochs": 60, "distill.temperature": 2.0},
+    {"distill.method": "kd", "distill.epochs": 30, "filter.min_score": 0.05},
 ]
 
 
-NAMES = ["kd wrn-16-2->wrn-16-1", "simkd wrn-16-2->wrn-16-1", "kd wrn-16-2->wrn-16-1"]
+NAMES = ["kd wrn-16-1", "simkd wrn-16-1", "kd wrn-16-1"]
+COLUMNS = ["distill.method", "distill.student", "accuracy", "agreement", "images", "minutes"]
 STAGES = ("search", "fetch", "filter", "distill", "evaluate")
 
 
@@ -61,6 +66,7 @@ def experiment(number: int, spool: Path) -> None:
         "distill": {"images": 5_000},
         "evaluate": {
             "top1": top1,
+            "agreement": top1 + 0.01,
             "teacher_top1": 0.9085,
             "parameters": 175_066,
             "ece": 0.1 + number / 50,
@@ -78,8 +84,8 @@ def experiment(number: int, spool: Path) -> None:
     for at, stage in list(enumerate(outputs))[skipped:]:
         path = reads[at]
         begun = 1_764_000_000.0 + 3600 * number + 60 * at
-        tracking.spool(
-            Record(
+        write(
+            StageRun(
                 stage=stage,
                 parent_key=f"{number + 10:x}7c1f3".ljust(32, "0"),
                 parent_params=flat,
@@ -97,6 +103,19 @@ def experiment(number: int, spool: Path) -> None:
         )
 
 
+def requests_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list to which every request of MLflow's client is added."""
+    sent: list[str] = []
+    send = requests.Session.send
+
+    def counted(self: Any, request: Any, **options: Any) -> Any:
+        sent.append(request.url)
+        return send(self, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", counted)
+    return sent
+
+
 @pytest.fixture
 def told(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -104,13 +123,13 @@ def told(
     """-> address of the server, id of MLflow's experiment, the three parent runs"""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "webdistill-demo")
-    teacher = Path("data/quickstart/teacher/config.json")  # for the names
-    (tmp_path / teacher).parent.mkdir(parents=True)
-    shutil.copy(ROOT / teacher, tmp_path / teacher)
-    spool = tmp_path / ".work" / "spool"
-    for number in range(3):
+    spool, asked = tmp_path / ".work" / "spool", requests_sent(monkeypatch)
+    for number, linked in enumerate((0, 3, 2)):
         experiment(number, spool)
+        records = len(list(spool.glob("*.json")))
+        asked.clear()
         assert flush.main(["--folder", str(spool), "--wait", "100"]) == 0
+        assert len(asked) <= 8 + 8 * records + 7 * linked, "few requests a record"
     where = store.connect(tmp_path)
     runs = where.client.search_runs([where.experiment], order_by=["attributes.start_time ASC"])
     return server, where.experiment, [run for run in runs if store.PARENT_TAG not in run.data.tags]
@@ -145,6 +164,30 @@ SCROLL = """[...document.querySelectorAll('main, main *')]
         && /auto|scroll/.test(getComputedStyle(e).overflowY)).forEach(e => e.scrollTop = 640)"""
 
 
+HEADERS = """[...document.querySelectorAll('.ag-header-cell')].filter(e => e.innerText.trim())
+    .sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x).map(e => e.innerText.trim())"""
+CELLS = "[...document.querySelectorAll('.ag-row .ag-cell')]"
+CUT = f"""{CELLS}.flatMap(e => [e, ...e.querySelectorAll('*')])
+    .filter(e => getComputedStyle(e).textOverflow === 'ellipsis' && e.scrollWidth > e.clientWidth).length"""
+
+
+def test_the_list_opens_with_the_columns_that_matter(told: tuple[str, str, list[Any]]) -> None:
+    """One row per experiment, no name cut short."""
+    server, number, runs = told
+    with chromium() as browser:
+        rows = "document.querySelectorAll('.ag-center-cols-container .ag-row').length"
+        page = look(browser, f"{server}/{view.page(number)}", f"{rows} > 0")
+        page.wait_for(f"{HEADERS}.includes('minutes')".replace("\n", " "))
+        headers = page.evaluate(HEADERS)
+        at = headers.index(COLUMNS[0])
+        assert headers[at : at + len(COLUMNS)] == COLUMNS
+        assert page.evaluate(rows) == len(runs) == 3
+        shown = page.evaluate("document.body.innerText")
+        assert all(run.info.run_name in shown for run in runs)
+        assert page.evaluate(CUT) == 0
+        keep(page, "list.png", 0, 420)
+
+
 def test_three_experiments_compared(told: tuple[str, str, list[Any]]) -> None:
     """Readable names, the parameters that differ and no others, final metrics of all stages, three curves."""
     server, number, runs = told
@@ -154,9 +197,12 @@ def test_three_experiments_compared(told: tuple[str, str, list[Any]]) -> None:
         named = [f"{key}7c1f3 · {rest}" for key, rest in zip("abc", NAMES, strict=True)]
         table = page.evaluate(TABLE)
         assert table["Run Name:"] == named
-        assert table["distill.batch_size"] == ["64", "64", "64"]
+        assert table["distill.batch_size"] == ["32", "32", "32"]
         metrics = page.evaluate(f"{METRIC}.map(a => a.innerText.trim())")
-        assert {name.split(".")[0] for name in metrics if "/" not in name} == {*STAGES}
+        assert metrics[:2] == ["accuracy", "agreement"]
+        assert {name.split(".")[0] for name in metrics if "." in name and "/" not in name} == {
+            *STAGES
+        }
 
         for switch in ("Parameters", "Metrics"):
             page.evaluate(
@@ -167,22 +213,25 @@ def test_three_experiments_compared(told: tuple[str, str, list[Any]]) -> None:
         differing = {
             "distill.epochs": ["60", "60", "30"],
             "distill.method": ["kd", "simkd", "kd"],
-            "distill.temperature": ["4.0", "2.0", "4.0"],
+            "distill.temperature": ["null", "2.0", "null"],
             "filter.min_score": ["0.02", "0.02", "0.05"],
         }
         assert {
             key: table[key] for key in table if "." in key and "webdistill" not in key
         } == differing
         metrics = page.evaluate(f"{METRIC}.map(a => a.innerText.trim())")
-        model = ["distill.loss", "evaluate.ece", "evaluate.top1", "filter.kept"]
+        model = ["accuracy", "agreement", "distill.loss"]
+        model += ["evaluate.agreement", "evaluate.ece", "evaluate.top1", "filter.kept"]
         assert [name for name in metrics if not name.startswith(store.COST)] == model
         shown = page.evaluate("document.body.innerText").split()
-        at = shown.index("0.75")
-        assert shown[at : at + 6] == ["0.75", "0.77", "0.79", "5800", "5800", "4900"]
+        for values in (["0.75", "0.77", "0.79"], ["5800", "5800", "4900"]):
+            at = shown.index(values[0])
+            assert shown[at : at + 3] == values
         page.evaluate(SCROLL)
         keep(page, "compare.png", 0, 1000)
 
-        page = look(browser, page.evaluate(f"{METRIC}[0].href"), f"{LINES}.length >= 3")
+        curve = f"{METRIC}.find(a => a.innerText.trim() === 'distill.loss').href"
+        page = look(browser, page.evaluate(curve), f"{LINES}.length >= 3")
         lines = dict(page.evaluate(LINES))
         assert list(lines) == named
         for line, (epochs, start) in zip(

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from webdistill.core import tracking
-from webdistill.core.tracking import Record
-from webdistill.lineage import flush, links, replay, store
+from webdistill.harness import spool
+from webdistill.harness.records import StageRun
+from webdistill.tracking import flush, links, replay, store, view
 
 # MLflow 3.17 beside SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
@@ -26,7 +26,7 @@ class Telling:
         self.root, self.clock = root, 1_700_000_000.0
         self.spool = root / ".work" / "spool"
 
-    def record(self, stage: str, key: str, **changes: Any) -> Record:
+    def record(self, stage: str, key: str, **changes: Any) -> StageRun:
         self.clock += 100
         values: dict[str, Any] = {
             "parent_params": {"distill.method": "kd", "key": key},
@@ -35,12 +35,12 @@ class Telling:
             "ended": self.clock,
             "status": "FINISHED",
         }
-        return Record(stage=stage, parent_key=key * 32, **{**values, **changes})
+        return StageRun(stage=stage, parent_key=key * 32, **{**values, **changes})
 
-    def tell(self, *records: Record) -> None:
+    def tell(self, *records: StageRun) -> None:
         for each in records:
-            tracking.spool(each, self.spool)
-            assert flush.main(["--folder", str(self.spool), "--wait", "60"]) == 0
+            spool.write(each, self.spool)
+            assert flush.main(["--folder", str(self.spool), "--wait", "300"]) == 0
             assert not list(self.spool.glob("*.rejected"))
 
     def experiment(self, key: str) -> tuple[Any, dict[str, Any]]:
@@ -79,6 +79,9 @@ def test_the_maker_made_all_that_was_read(telling: Telling) -> None:
     assert set(below) == {"select", "filter (cached)"}
     assert below["filter (cached)"].data.tags[links.MAKER_TAG] == first["filter"].info.run_id
     assert below["filter (cached)"].data.tags["output data/filter/kept.parquet"] == "2" * 32
+    assert (telling.spool / spool.PAGE).read_text().startswith("#/experiments/1/runs")
+    where = store.connect(telling.root)
+    assert where.client.get_experiment(where.experiment).tags[view.TAG] == view.STATE
     assert parent.data.metrics["filter.kept"] == 2
 
 
@@ -106,7 +109,7 @@ def test_a_link_mends_itself_when_the_maker_arrives(telling: Telling) -> None:
     telling.tell(telling.record("distill", "x", inputs=kept("1")))
     parent, below = telling.experiment("x")
     assert below["filter (cached)"].data.tags[links.MAKER_TAG] == links.UNKNOWN
-    assert "Its figures are not known" in below["filter (cached)"].data.tags[store.NOTE_TAG]
+    assert "Its metrics are unknown" in below["filter (cached)"].data.tags[store.NOTE_TAG]
     assert "filter.kept" not in parent.data.metrics
     telling.tell(
         telling.record("filter", "a", outputs=kept("1"), metrics={"kept": 1}),
@@ -191,4 +194,4 @@ def test_a_lock_read_while_it_was_written_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "data" / "filter" / "metrics.json").mkdir(
         parents=True
     )  # as good as gone: cannot be read
-    assert tracking.locked(tmp_path) == ("", {})
+    assert spool.locked(tmp_path) == ("", {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 import shutil
 import warnings
@@ -18,22 +17,18 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.evaluate.export import Deployable, export
+from stages.evaluate.export import Deployable
 from stages.evaluate.forward import as_input
-from webdistill.core import tracking
-from webdistill.core.tracking import Record
+from tests.tracking.student import CLASSES, NAME, SIZE, encoded, evaluated, exported
+from webdistill.harness import spool
 from webdistill.images.gate import decode
 from webdistill.images.pool import square
-from webdistill.lineage import flush, model, store
-from webdistill.models.zoo import build
+from webdistill.tracking import flush, model, store
 
 with warnings.catch_warnings():  # MLflow 3.17 about its own type hints
     warnings.simplefilter("ignore")
-    from webdistill.lineage import served
+    from webdistill.tracking import served
 
-CLASSES = ("cat", "dog", "ship", "car", "bird")
-SIZE, NAME = 16, "webdistill-student"
-MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 # MLflow 3.17 beside SQLAlchemy 2.1 and pandas 3.1
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning"),
@@ -44,13 +39,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> tuple[Deployable, list[Path]]:
     """The network with its normalisation, and the two files of the record of evaluate."""
-    folder = tmp_path_factory.mktemp("student")
-    torch.manual_seed(0)
-    net = Deployable(build("resnet8", len(CLASSES)).eval(), MEAN, STD).eval()
-    export(net, SIZE, folder / "student.onnx")
-    card = {"classes": CLASSES, "image_size": SIZE, "architecture": "resnet8"}
-    (folder / "config.json").write_text(json.dumps(card))
-    return net, [folder / "student.onnx", folder / "config.json"]
+    return exported(tmp_path_factory.mktemp("student"))
 
 
 @pytest.fixture
@@ -74,34 +63,8 @@ def place(
     mlflow.set_tracking_uri(None)
 
 
-def record(files: list[Path], student: str = "a", **changes: Any) -> Record:
-    values: dict[str, Any] = {
-        "stage": "evaluate",
-        "parent_key": "3fa2c1" + "0" * 26,
-        "parent_params": {"distill.method": "kd", "task.teacher": "data/quickstart/teacher"},
-        "params": {},
-        "inputs": {
-            "data/distill/student": f"{student * 32}.dir",
-            "data/quickstart/teacher": "b" * 32,
-        },
-        "metrics": {"top1": 0.5},
-        "artifacts": files,
-        "started": 1_700_000_000.0,
-        "ended": 1_700_000_001.0,
-        "status": "FINISHED",
-    }
-    return Record(**{**values, **changes})
-
-
-def carry(spool: Path) -> int:
-    return flush.main(["--folder", str(spool), "--wait", "100"])
-
-
-def encoded(kind: str, side: tuple[int, int], seed: int) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).resize(side, Image.Resampling.BICUBIC).save(file, kind)
-    return file.getvalue()
+def carry(waiting: Path) -> int:
+    return flush.main(["--folder", str(waiting), "--wait", "300"])
 
 
 def test_predicts_on_raw_images_what_the_network_says(
@@ -109,9 +72,9 @@ def test_predicts_on_raw_images_what_the_network_says(
 ) -> None:
     import mlflow
 
-    (_, spool), (net, files) = place, student
-    tracking.spool(record(files), spool)
-    assert carry(spool) == 0
+    (_, waiting), (net, files) = place, student
+    spool.write(evaluated(files), waiting)
+    assert carry(waiting) == 0
     loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@latest")
     raw = [encoded("JPEG", (40, 30), 1), encoded("PNG", (16, 16), 2), encoded("WEBP", (9, 31), 3)]
     arrays = [np.asarray(decode(data)) for data in raw]
@@ -137,6 +100,7 @@ def test_predicts_on_raw_images_what_the_network_says(
     assert loaded.predict(loaded.input_example).shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_documentation_run(
     place: tuple[store.Store, Path],
     student: tuple[Deployable, list[Path]],
@@ -144,9 +108,9 @@ def test_the_examples_of_the_documentation_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (where, spool), (_, files) = place, student
-    tracking.spool(record(files), spool)
-    assert carry(spool) == 0
+    (where, waiting), (_, files) = place, student
+    spool.write(evaluated(files), waiting)
+    assert carry(waiting) == 0
     page = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
     predict, choose = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
@@ -188,24 +152,24 @@ def test_one_version_per_student_however_often_it_is_told(
     student: tuple[Deployable, list[Path]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (where, spool), (_, files) = place, student
+    (where, waiting), (_, files) = place, student
     client = where.client
-    kept = tracking.spool(record(files), spool)
+    kept = spool.write(evaluated(files), waiting)
     text, artifacts = kept.read_text(), kept.with_suffix(".files")
-    shutil.copytree(artifacts, spool / "copy")
+    shutil.copytree(artifacts, waiting / "copy")
 
     with monkeypatch.context() as patch:  # the server goes away in the middle, twice
         patch.setattr(type(client), "log_model_artifacts", lambda *_: 1 / 0)
-        assert carry(spool) == 1
+        assert carry(waiting) == 1
     with monkeypatch.context() as patch:
         patch.setattr(type(client), "set_registered_model_alias", lambda *_: 1 / 0)
-        assert carry(spool) == 1
-    assert carry(spool) == 0
-    shutil.copytree(spool / "copy", artifacts)
+        assert carry(waiting) == 1
+    assert carry(waiting) == 0
+    shutil.copytree(waiting / "copy", artifacts)
     kept.write_text(text)
-    assert carry(spool) == 0  # the record again
-    tracking.spool(record(files, parent_key="e" * 32), spool)
-    assert carry(spool) == 0  # the same student evaluated in another way
+    assert carry(waiting) == 0  # the record again
+    spool.write(evaluated(files, parent_key="e" * 32), waiting)
+    assert carry(waiting) == 0  # the same student evaluated in another way
     (version,) = client.search_model_versions(f"name = '{NAME}'")
     assert len(client.search_logged_models([where.experiment])) == 1
     assert version.tags == {
@@ -214,26 +178,27 @@ def test_one_version_per_student_however_often_it_is_told(
     assert client.get_model_version_by_alias(NAME, "kd").version == version.version
     assert not client.list_artifacts(version.run_id)  # the graph is in the model and nowhere else
 
-    tracking.spool(record(files, student="c", parent_key="f" * 32), spool)
-    assert carry(spool) == 0
+    spool.write(evaluated(files, student="c", parent_key="f" * 32), waiting)
+    assert carry(waiting) == 0
     assert int(client.get_model_version_by_alias(NAME, "kd").version) == 2
     assert int(client.get_model_version_by_alias(NAME, "latest").version) == 2
 
 
 def test_cells_and_failures_register_nothing(student: tuple[Deployable, list[Path]]) -> None:
     _, files = student
-    assert model.belongs_to(record(files))
+    assert model.belongs_to(evaluated(files))
     for changes in (
         {"tags": {"cell": "x"}},
         {"status": "FAILED"},
         {"stage": "report"},
         {"artifacts": files[:1]},
     ):
-        assert not model.belongs_to(record(files, **changes))
-    assert model.other_artifacts(record(files, tags={"cell": "x"})) == files
-    assert model.other_artifacts(record(files)) == []
+        assert not model.belongs_to(evaluated(files, **changes))
+    assert model.other_artifacts(evaluated(files, tags={"cell": "x"})) == files
+    assert model.other_artifacts(evaluated(files)) == []
 
 
+@pytest.mark.slow
 def test_a_server_keeps_the_model(
     server: str,
     student: tuple[Deployable, list[Path]],
@@ -246,9 +211,9 @@ def test_a_server_keeps_the_model(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "served")
     monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "ERROR")
-    spool = tmp_path / ".work" / "spool"
-    tracking.spool(record(files), spool)
-    assert carry(spool) == 0
+    waiting = tmp_path / ".work" / "spool"
+    spool.write(evaluated(files), waiting)
+    assert carry(waiting) == 0
     mlflow.set_tracking_uri(server)
     try:
         loaded = mlflow.pyfunc.load_model("models:/served-student@kd")

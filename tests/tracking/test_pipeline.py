@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from webdistill.core.dvc_hash import dvc_hash
 from webdistill.core.errors import UserError
-from webdistill.lineage import links
-from webdistill.lineage.store import NOTE_TAG
+from webdistill.harness.dvc_hash import dvc_hash
+from webdistill.tracking import links
+from webdistill.tracking.store import NOTE_TAG
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -55,6 +55,18 @@ def test_a_changed_parameter_makes_one_experiment_with_all_columns(project: Proj
     assert f"**{second.data.metrics['evaluate.top1']:.1%}** top-1" in note
     assert "outputs as before" in note
 
+    assert all(NOTE_TAG in run.data.tags for run in [*ran.values(), *again.values()])
+
+    headline = {key: second.data.metrics[key] for key in ("accuracy", "images", "minutes")}
+    took = [
+        (again if stage in again else ran)[stage].data.metrics["system/seconds"] for stage in ALL
+    ]
+    assert headline == {
+        "accuracy": second.data.metrics["evaluate.top1"],
+        "images": second.data.metrics["distill.images"],
+        "minutes": pytest.approx(sum(took) / 60, abs=0.006),  # what is cached counts as when it ran
+    }
+
     _digests_are_those_of_dvc_lock(project, again)
     project.set("  epochs: 3\n", "  epochs: 2\n")
     with pytest.raises(
@@ -79,6 +91,7 @@ def _digests_are_those_of_dvc_lock(project: Project, below: dict[str, Any]) -> N
     assert datasets["data/evaluate/metrics.json"] == made
 
 
+@pytest.mark.slow
 def test_experiments_of_dvc_here_queued_and_from_the_run_cache(project: Project) -> None:
     """`dvc queue` works in throw-away copies of the project."""
     project.ran("dvc", "exp", "run", "-n", "longer", "-S", "distill.epochs=3")
@@ -106,6 +119,7 @@ def test_experiments_of_dvc_here_queued_and_from_the_run_cache(project: Project)
     assert project.tree().ids == tree.ids
 
 
+@pytest.mark.slow
 def test_a_colleague_with_the_same_server_and_one_with_another_store(
     project: Project, server: str, blank: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +162,7 @@ def test_a_colleague_with_the_same_server_and_one_with_another_store(
     assert parent.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_stage_that_failed_and_was_mended(project: Project) -> None:
     """Here records arrive by the processes that the stages start."""
     project.set("  epochs: 2\n", "  epochs: 3\n")

@@ -43,7 +43,7 @@ MAINS = {
 MAIN = """
 from pathlib import Path
 from webdistill.core.errors import UserError
-from webdistill.core.stage import Stage, run
+from webdistill.harness.stage import Stage, run
 
 def main(stage: Stage) -> None:
     def write(name, text):

@@ -37,6 +37,16 @@ ROBOTS = {
     "slowly": b"User-agent: *\nCrawl-delay: 0.3\n",
     "snail": b"User-agent: *\nCrawl-delay: 86400\n",
     "empty": b"",
+    "utf16": "User-agent: *\nDisallow: /ok/1\n".encode("utf-16"),
+    "utf16le": "User-agent: *\nDisallow: /ok/1\n".encode("utf-16-le"),
+    "utf16be": b"\xfe\xff" + "# caf\xe9 \u65e5\nUser-agent: *\r\nDisallow: /ok/1\r\n".encode("utf-16-be"),
+    "utf16be-bare": "User-agent: *\nDisallow: /ok/1\n".encode("utf-16-be"),
+    "utf16-cut": "User-agent: *\nDisallow: /ok/1\n".encode("utf-16")
+    + "\nDisallow: /ok/22".encode("utf-16-le") * 20_000,
+    "utf32": "User-agent: *\nDisallow: /ok/1\n".encode("utf-32"),
+    "utf32be": "User-agent: *\nDisallow: /ok/1\n".encode("utf-32-be"),
+    "signal": b"User-agent: *\nContent-signal: search=yes,ai-train=no\nAllow: /\n\nUser-agent: GPTBot\nDisallow: /\n",
+    "usage": b"User-Agent: *\nDisallow: /ok/never/\nContent-Usage: / train-ai=n\nContent-Usage: /ok/free/ train-ai=y\n",
 }  # fmt: skip
 
 
@@ -45,6 +55,14 @@ RESERVED = {
     "partly": b'[{"location": "/ok/mine*", "tdm-reservation": 1}, {"location": "/ok/mine/free", "tdm-reservation": 0}]',
     "garbage": b"<!doctype html>",
     "deny": b'[{"location": "/", "tdm-reservation": 1}]',
+}
+WELL_KNOWN = {"wellknown": b"Training: deny\n"}  # its /ai.txt is a page
+AI_TXT = {
+    "wellknown": b"<html>Disallow: /</html>",
+    "spawning": b"# Spawning AI\nUser-Agent: *\nDisallow: *.jpg\nAllow: *.png\n",
+    "denies": b"# ai.txt\nSite-Name: Denies\nTraining: deny\nScraping: allow\n",
+    "partly": b"User-agent: *\nDisallow: /ok/theirs\n",
+    "shell": b"<!doctype html>\nUser-agent: *\nDisallow: /\n",
 }
 
 
@@ -112,6 +130,12 @@ class Exchange:
                 await asyncio.sleep(60)
             await self.answer(200 if name in RESERVED else 404, RESERVED.get(name, b""))
             return
+        if self.path.endswith("/ai.txt"):
+            name, told = self.host.partition(".")[0], AI_TXT
+            if self.path != "/ai.txt":
+                told = WELL_KNOWN
+            await self.answer(200 if name in told else 404, told.get(name, b""))
+            return
         words = self.path.partition("?")[0].strip("/").split("/")
         more = unquote("/".join(words[1:]))
         match words[0]:
@@ -132,6 +156,9 @@ class Exchange:
                 await self.answer(302, Location=self.path)
             case "to":
                 await self.answer(301, Location=more)
+            case "raw":  # /raw/HEX, the bytes of a Location
+                place = bytes.fromhex(more).decode("latin-1")
+                await self.answer(302, Location=place) if place else await self.answer(302)
             case "nowhere":
                 await self.answer(302)
             case "pause":
@@ -147,6 +174,9 @@ class Exchange:
                 await self.answer(200, BODY, X_Robots_Tag="all\r\nX-Robots-Tag: noai")
             case "tagged":
                 await self.answer(int(more), BODY, X_Robots_Tag="noindex", Location="/ok")
+            case "usage":  # /usage/HEADER/VALUE
+                name, _, value = more.partition("/")
+                await self.answer(200, BODY, **{name: value})
             case "reserved":
                 await self.answer(200, BODY, TDM_Reservation=more)
             case "busy":  # /busy/STATUS/TIMES/VALUE

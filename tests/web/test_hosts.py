@@ -62,7 +62,7 @@ def test_robots_redirects_and_tries_keep_the_distance_too(
     urls = [server.url + "/hops/1", server.url + "/flaky/1", server.url + "/hang-up"]
     found = ask.statuses(*urls, delay=0.2, retries=1, robots=True)
     assert found == ["ok", "ok", "connection_error"]
-    assert len(server.requests) == 2 + 3 + 2 + 2, "two about the host, then those for each URL"
+    assert len(server.requests) == 4 + 3 + 2 + 2, "four about the host, then those for each URL"
     assert starts.keep("127.0.0.1", 0.2, server), starts.times
 
 
@@ -97,7 +97,7 @@ def test_large_bodies_wait_for_each_other(
 ) -> None:
     """Two bodies above SMALL while one may be in memory: the second one is read when the first is done with."""
     monkeypatch.setattr(hosts_module, "LARGE_BODIES", 1)
-    monkeypatch.setattr(client_module, "SMALL", 100)
+    monkeypatch.setattr("webdistill.web.answers.SMALL", 100)
     events: list[str] = []
 
     async def get(client: Client, url: str) -> None:
@@ -190,7 +190,7 @@ def test_robots_txt_and_what_it_allows_share_a_connection(
 ) -> None:
     monkeypatch.setattr(client_module, "FEW_HOSTS", 0)
     ask(*(server.at(f"h{n}.test") + "/ok" for n in range(4)), robots=True)
-    assert len(server.requests) == 12, "robots.txt, tdmrep.json and the image of each"
+    assert len(server.requests) == 20, "robots.txt, tdmrep.json, two ai.txt and the image of each"
     assert server.connections == 4
 
 

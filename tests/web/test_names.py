@@ -24,7 +24,7 @@ def public_127_0_0_2(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.2 plays a public address, so that nothing leaves this machine; 127.0.0.1 stays what it is."""
     public = ip_address("127.0.0.2")
     monkeypatch.setattr(
-        "webdistill.web.session.is_public", lambda one: one == public or is_public(one)
+        "webdistill.web.intranet.is_public", lambda one: one == public or is_public(one)
     )
 
 

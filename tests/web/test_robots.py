@@ -15,6 +15,7 @@ from yarl import URL
 from webdistill.web import robots as robots_module
 from webdistill.web.client import Client
 from webdistill.web.robots import LONGEST, LONGEST_DELAY, parse
+from webdistill.web.target import parse_url
 from webdistill.web.tdmrep import PLACE
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ def test_bytes_that_are_no_text_spoil_only_their_own_line(server: Server, ask: A
     at = server.at("latin.test")
     found = verdicts(server, ask, f"{at}/ok/1", f"{at}/ok/2")
     assert found == [("ok", "allowed"), ("robots", "disallowed")]
+
+
+@pytest.mark.parametrize(
+    "host", ["utf16", "utf16le", "utf16be", "utf16be-bare", "utf16-cut", "utf32", "utf32be"]
+)
+def test_rules_in_another_encoding_are_rules(server: Server, ask: Ask, host: str) -> None:
+    at = server.at(f"{host}.test")
+    found = verdicts(server, ask, f"{at}/ok/1", f"{at}/ok/2")
+    assert found == [("robots", "disallowed"), ("ok", "allowed")]
 
 
 def test_only_the_first_500_kib_count(server: Server, ask: Ask) -> None:
@@ -166,7 +176,7 @@ def test_rules_and_failures_are_asked_for_again_after_their_time(
 def test_crawl_delay_is_the_hosts_pace(server: Server, ask: Ask, starts: Starts) -> None:
     found = verdicts(server, ask, *(server.at("slowly.test") + f"/ok/{n}" for n in range(4)))
     assert found == [("ok", "allowed")] * 4
-    assert len(server.requests) == 6, "robots.txt and tdmrep.json, too"
+    assert len(server.requests) == 8, "robots.txt, tdmrep.json and both places of ai.txt, too"
     assert starts.keep("slowly.test", 0.3, server, first=1), "from the second one on"
 
 
@@ -220,3 +230,20 @@ def test_a_long_robots_txt_does_not_stop_the_others(
     monkeypatch.setattr(robots_module, "parse", slow)
     asyncio.run(main())
     assert seen == [True]
+
+
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        ("/secret", "/%73ecret"), ("/a(b)", "/a%28b%29"), ("/a%28b%29", "/a(b)"), ("/a,b", "/a%2cb"),
+        ("/*.jpg$", "/a%2Ejpg"),
+        ("/secret", "/x/%2e%2E/secret"), ("/secret", "/./secret"), ("/é", "/%C3%A9"), ("/%e9", "/%E9"),
+        ("/q?a=(", "/q?a=%28"),
+    ],
+)  # fmt: skip
+def test_no_escape_passes_a_rule_by(rule: str, path: str) -> None:
+    """Escapes of an address stay when it is asked for, so the rules must see through them."""
+    url = parse_url(f"http://a.example{path}")
+    assert url is not None
+    assert parse(f"User-agent: *\nDisallow: {rule}").disallowed(url)
+    assert parse(f"User-agent: *\nContent-Usage: {rule} train-ai=n").refusal(url) is not None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from webdistill.web.optout import AGENT
 from webdistill.web.tdmrep import PLACE, reserved
+from webdistill.web.usage import AGENT
 
 if TYPE_CHECKING:
     from tests.web.conftest import Ask, Server

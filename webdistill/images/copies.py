@@ -13,7 +13,7 @@ same picture, and the clump has shrunk to a few. In the end they are one group, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +58,13 @@ class Pairs:
     reference: Rows
     similarity: Doubles
 
+    def where(self, keep: NDArray[np.bool_]) -> Pairs:
+        """Those of a mask [P]."""
+        return Pairs(self.query[keep], self.reference[keep], self.similarity[keep])
+
+
+Confirm = Callable[[Pairs], NDArray[np.bool_]]  # -> mask [P]
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -89,26 +96,33 @@ def find_pairs(
     threshold: float,
     *,
     also: tuple[Rows, Rows] | None = None,
+    confirm: Confirm | None = None,
     threads: int = 1,
 ) -> Pairs:
     """Pairs with similarity >= threshold > 0. `queries`, `references`: thumbnails [N, S, S, 3].
 
     Without references: pairs within the queries, each once, query < reference, enough of them to tell the groups;
-    `also`: further candidates (rows, rows). An image without contrast (`hashes.BLANK`) matches nothing. The
-    similarities do not depend on `threads` or, within the queries, on the order of a pair.
+    `also`: further candidates (rows, rows). `confirm`: a second look at pairs that are similar enough. An image
+    without contrast (`hashes.BLANK`) matches nothing. The similarities do not depend on `threads` or, within the
+    queries, on the order of a pair.
     """
     if not len(queries) or (references is not None and not len(references)):
         return _pairs([])
     if references is None:
-        return _within(queries, threshold, also, threads)
+        return _within(queries, threshold, also, confirm, threads)
     effort = SMALL if len(queries) * len(references) <= EXACT**2 else LARGE_BETWEEN
     index = _index(references, np.arange(len(references)), effort, threads)
     found = _candidates(queries, np.arange(len(queries)), index, None, effort, threads)
-    return _check(queries, references, found.query, found.reference, threshold, threads)
+    pairs = _check(queries, references, found.query, found.reference, threshold, threads)
+    return pairs if confirm is None else pairs.where(confirm(pairs))
 
 
 def _within(
-    images: Thumbnails, threshold: float, also: tuple[Rows, Rows] | None, threads: int
+    images: Thumbnails,
+    threshold: float,
+    also: tuple[Rows, Rows] | None,
+    confirm: Confirm | None,
+    threads: int,
 ) -> Pairs:
     alive = asked = np.arange(len(images))
     effort = SMALL if len(images) <= EXACT else LARGE
@@ -119,11 +133,14 @@ def _within(
         one, two = near.query, near.reference
         if also is not None and not found:
             one, two = np.concatenate([one, also[0]]), np.concatenate([two, also[1]])
-        found.append(_check(images, None, *_unordered(one, two, len(images)), threshold, threads))
+        pairs = _check(images, None, *_unordered(one, two, len(images)), threshold, threads)
+        found.append(pairs if confirm is None else pairs.where(confirm(pairs)))
         if not len(near.crowded) or not len(found[-1].query):
             break
         first = groups(_pairs(found), len(images))
-        alive = alive[first[alive] == alive]
+        before, alive = len(alive), alive[first[alive] == alive]
+        if len(alive) == before:  # the same would be found again
+            break
         asked = np.intersect1d(near.crowded, alive)
         index.clear()
         _fill(index, images, alive, threads)

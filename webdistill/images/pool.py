@@ -8,19 +8,20 @@ Hugging Face `datasets` shows `image` as a picture (the features are in the head
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table, shards, write_table
-from webdistill.images.gate import decode
+from webdistill.images.stored import decode
 from webdistill.images.workers import Workers
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -36,11 +37,14 @@ SCHEMA = pa.schema(
 )
 SERIAL_BELOW = 32 << 20  # bytes of shards; less is decoded about as fast as processes start
 BATCH = 256  # rows turned into Arrow arrays at a time
+SHARD_BYTES = 512 << 20  # of pictures in a shard; a row group is as large as that at most
+READ = 64  # pictures in memory at a time while they are decoded,
+BUFFER = 1 << 20  # and bytes of their file read ahead
 
 
 @dataclass(frozen=True)
 class PoolRow:
-    """One picture of the pool; `image` is what `gate.encode` made."""
+    """One picture of the pool; `image` is what `stored.encode` made."""
 
     id: str
     image: bytes
@@ -50,16 +54,38 @@ class PoolRow:
     caption: str
 
 
-def write_pool(rows: Iterable[PoolRow], folder: Path, shard_size: int) -> int:
-    """Write shards of `shard_size` rows into the new folder; same rows, same bytes. -> number of rows."""
+def write_pool(
+    rows: Iterable[PoolRow], folder: Path, shard_size: int, shard_bytes: int = SHARD_BYTES
+) -> int:
+    """Write shards into the new folder; same rows, same bytes. -> number of rows.
+
+    A shard closes at `shard_size` rows, or before the picture with which it would hold more than `shard_bytes` bytes of
+    them; one that is larger has a shard of its own.
+    """
     folder.mkdir(parents=True)
     count = 0
-    stream = iter(rows)
-    while tables := [_table(part) for part in _parts(stream, shard_size)]:
+    for number, tables in enumerate(_shards(rows, shard_size, shard_bytes)):
         table = pa.concat_tables(tables)
-        write_table(table, folder / f"{count // shard_size:05d}.parquet", _features())
+        write_table(table, folder / f"{number:05d}.parquet", _features())
         count += table.num_rows
     return count
+
+
+def read_files(shard: Path, groups: Sequence[int] | None = None) -> Iterator[pa.Array]:
+    """The encoded pictures of a shard (of some row groups) in order, a few at a time.
+
+    A shard's pictures do not fit one Arrow column beyond 2 GiB, nor memory. Raises UserError when it is damaged.
+    """
+    try:
+        with pq.ParquetFile(
+            shard, page_checksum_verification=True, buffer_size=BUFFER, pre_buffer=False
+        ) as file:
+            _check_images(shard, file.schema_arrow)
+            wanted = range(file.num_row_groups) if groups is None else groups
+            for batch in file.iter_batches(READ, list(wanted), ["image.bytes"], use_threads=False):
+                yield pc.struct_field(batch.column(0), "bytes")
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"cannot read {shard}: {error}") from None
 
 
 def load_images(
@@ -156,17 +182,10 @@ def _check_images(file: Path, schema: pa.Schema) -> None:
 
 
 def _load(job: _Job) -> np.ndarray:
-    try:
-        with pq.ParquetFile(job.file, page_checksum_verification=True) as file:
-            table = file.read_row_group(job.group, columns=["image"], use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {job.file}: {error}") from None
-    images = table.column("image").combine_chunks()
-    column = images.take(pa.array(job.rows, pa.int64())).field("bytes")
     out = np.empty((len(job.rows), job.size, job.size, 3), dtype=np.uint8)
-    for at, data in enumerate(column):
+    for at, data in enumerate(_wanted(job)):
         try:
-            out[at] = np.asarray(square(decode(data.as_py() or b""), job.size))
+            out[at] = np.asarray(square(decode(data), job.size))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             row = job.first + job.rows[at]
             raise UserError(
@@ -175,11 +194,33 @@ def _load(job: _Job) -> np.ndarray:
     return out
 
 
-def _parts(rows: Iterator[PoolRow], total: int) -> Iterator[list[PoolRow]]:
-    left = total
-    while left and (part := list(islice(rows, min(BATCH, left)))):
-        left -= len(part)
-        yield part
+def _wanted(job: _Job) -> Iterator[bytes]:
+    """The encoded pictures of the job's rows; what comes after the last of them is not read."""
+    rows, start = deque(job.rows), 0
+    for part in read_files(job.file, [job.group]):
+        while rows and rows[0] < start + len(part):
+            yield part[rows.popleft() - start].as_py() or b""
+        if not rows:
+            return
+        start += len(part)
+
+
+def _shards(rows: Iterable[PoolRow], shard_size: int, shard_bytes: int) -> Iterator[list[pa.Table]]:
+    """What goes into each shard, in pieces of BATCH rows."""
+    tables: list[pa.Table] = []
+    part: list[PoolRow] = []
+    count = size = 0
+    for row in rows:
+        if count and (count == shard_size or size + len(row.image) > shard_bytes):
+            yield [*tables, *([_table(part)] if part else [])]
+            tables, part, count, size = [], [], 0, 0
+        part.append(row)
+        count, size = count + 1, size + len(row.image)
+        if len(part) == BATCH:
+            tables.append(_table(part))
+            part = []
+    if count:
+        yield [*tables, *([_table(part)] if part else [])]
 
 
 def _table(rows: Sequence[PoolRow]) -> pa.Table:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,17 +20,17 @@ from torch import Tensor
 
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, sha256_file, write_json
-from webdistill.core.params import Section
-from webdistill.models.cifar import Classifier
-from webdistill.models.compensation import Compensation
-from webdistill.models.names import Attention, Query
+from webdistill.core.section import Section
+from webdistill.models.classifier import Classifier
+from webdistill.models.compensation import Compensation, constant
+from webdistill.models.names import Attention, Fuse, Query, refuse_beside
 from webdistill.models.projected import Projected
-from webdistill.models.usercode import refuse_beside
 from webdistill.models.zoo import build
 
 WEIGHTS, CARD = "weights.safetensors", "config.json"
 COMPENSATION = "compensation.safetensors"
 Answers = Literal["compensated", "raw"]
+Given = Literal["compensated", "raw", "mean"]  # mean: the same compensation for every image
 TORCH_WEIGHTS = ("weights.pt", "weights.pth")  # read when there are no safetensors
 INNER = ("state_dict", "model")  # keys under which training programs put the tensors
 PARALLEL = "module."  # what torch.nn.DataParallel puts before every name
@@ -41,6 +42,9 @@ class ProjectorCard(Section):
 
     classifier_of: Annotated[str, Field(description="the teacher's architecture")]
     side: Annotated[int, Field(ge=1, description="side of the maps that the projector sees")]
+    inner: Annotated[
+        int | None, Field(ge=1, description="width of the projector; earlier versions: C_t / 2")
+    ] = None
 
 
 class CompensationCard(Section):
@@ -49,6 +53,7 @@ class CompensationCard(Section):
     query: Query
     attention: Attention
     prior: Annotated[bool, Field(description="prototypes weighted by their prior")]
+    fuse: Annotated[Fuse, Field(description="how it joins the answer")] = "add"
     inference: Annotated[Answers, Field(description="which answers the network gives")]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description=f"of {COMPENSATION}")]
 
@@ -85,10 +90,11 @@ class Network:
     card: Card
 
 
-def load_network(folder: Path, answers: Answers | None = None) -> Network:
+def load_network(folder: Path, answers: Given | None = None) -> Network:
     """A teacher or student: a folder with weights (see `weights_file`) and `config.json` (its card), in eval mode.
 
-    `answers`: of a compensated student; None gives those that its card names. Raises UserError when the card lacks a
+    `answers`: of a compensated student; None gives those that its card names. `mean` adds to every answer what the
+    compensation was on average over the images that training measured it on. Raises UserError when the card lacks a
     key, a file's hash differs from the card, or names or shapes of the tensors do not fit the architecture.
     """
     card, path = read_card(folder), weights_file(folder)
@@ -97,8 +103,11 @@ def load_network(folder: Path, answers: Answers | None = None) -> Network:
     load_weights(net, path, card.architecture)
     if card.compensation is not None:
         compensation = _read_compensation(folder / COMPENSATION, card.compensation, net)
-        if (answers or card.compensation.inference) == "compensated":
-            net.compensation = compensation
+        given = answers or card.compensation.inference
+        if given != "raw":
+            net.compensation = (
+                compensation if given == "compensated" else constant(compensation.mean)
+            )
     net.eval().requires_grad_(False)
     return Network(net.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
 
@@ -119,7 +128,11 @@ def _read_compensation(path: Path, card: CompensationCard, net: Classifier) -> C
     tensors = read_tensors(path)
     try:
         count, width = tensors["prototypes"].shape
-        compensation = net.new_compensation(count, width, card.query, card.attention, card.prior)
+        compensation = net.new_compensation(
+            count, width, card.query, card.attention, card.prior, card.fuse
+        )
+        if "unit" not in tensors:  # of an earlier version, which took F as it was
+            tensors |= compensation.as_it_was()
         compensation.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError):
         raise UserError(
@@ -152,7 +165,9 @@ def construct(card: Card, folder: Path) -> Classifier:
     net = _build(card.architecture, card, folder)
     if card.projector is None:
         return net
-    return Projected(net, _build(card.projector.classifier_of, card, folder), card.projector.side)
+    owner = _build(card.projector.classifier_of, card, folder)
+    inner = card.projector.inner or max(owner.channels // 2, 1)
+    return Projected(net, owner, card.projector.side, inner)
 
 
 def _build(architecture: str, card: Card, folder: Path) -> Classifier:
@@ -161,32 +176,58 @@ def _build(architecture: str, card: Card, folder: Path) -> Classifier:
 
 
 def load_weights(net: Classifier, path: Path, architecture: str) -> None:
-    """Copy a file's tensors (any float type) into the network; every name and shape must fit.
+    """Copy a file's tensors (any float type) into the network; every name and shape must fit."""
+    copy_into(net, read_tensors(path), str(path), architecture)
 
-    Networks of a library are known under two sets of names, ours and the library's; the file uses either.
+
+def copy_into(
+    net: Classifier,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    architecture: str,
+    free: Set[str] = frozenset(),
+) -> list[str]:
+    """Copy tensors into the network; every name and shape must fit, but for those of `free` (names of state_dict()).
+
+    Networks of a library are known under two sets of names, ours and the library's; the tensors use either. -> names
+    of `free` that were left as they are, since their tensor is missing or has another shape.
     """
-    tensors = read_tensors(path)
     known = net.state_dict().keys() | net.library_names.keys()
     if not tensors.keys() & known and all(name.startswith(PARALLEL) for name in tensors):
         tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
     own = {k: v for k, v in net.state_dict().items() if not _is_counter(k)}
-    theirs = {ours: name for name, ours in net.library_names.items() if ours in own}
-    if len(tensors.keys() & set(theirs.values())) > len(tensors.keys() & own.keys()):
-        own = {theirs.get(ours, ours): tensor for ours, tensor in own.items()}
-    for name, tensor in own.items():
-        if name not in tensors:
-            raise UserError(f"{path} lacks tensor '{name}' of architecture {architecture}")
-        if tensors[name].shape != tensor.shape:
-            raise UserError(
-                f"{path}: tensor '{name}' has shape {list(tensors[name].shape)}, "
-                f"{architecture} needs {list(tensor.shape)}; does the class list fit?"
-            )
-    unknown = sorted(set(tensors) - set(own))
+    called = dict(zip(own, own, strict=True))  # our name -> theirs
+    library = {ours: name for name, ours in net.library_names.items() if ours in own}
+    if len(tensors.keys() & set(library.values())) > len(tensors.keys() & own.keys()):
+        called |= library
+    left = [k for k in own if k in free and _shape(tensors, called[k]) != own[k].shape]
+    for ours in [k for k in own if k not in left]:
+        _check_tensor(tensors, called[ours], own[ours], source, architecture)
+    unknown = sorted(set(tensors) - set(called.values()))
     if extra := [k for k in unknown if not _is_counter(k) and not k.startswith(net.library_extras)]:
-        raise UserError(f"{path} holds tensor '{extra[0]}', which {architecture} does not have")
+        raise UserError(f"{source} holds tensor '{extra[0]}', which {architecture} does not have")
     with torch.no_grad():
-        for name, tensor in own.items():  # state_dict() gives the network's own memory
-            tensor.copy_(tensors[name])
+        for ours in [
+            k for k in own if k not in left
+        ]:  # state_dict() gives the network's own memory
+            own[ours].copy_(tensors[called[ours]])
+    return left
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None
+
+
+def _check_tensor(
+    tensors: Mapping[str, Tensor], name: str, own: Tensor, source: str, architecture: str
+) -> None:
+    if name not in tensors:
+        raise UserError(f"{source} lacks tensor '{name}' of architecture {architecture}")
+    if tensors[name].shape != own.shape:
+        raise UserError(
+            f"{source}: tensor '{name}' has shape {list(tensors[name].shape)}, "
+            f"{architecture} needs {list(own.shape)}; does the class list fit?"
+        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -253,6 +294,7 @@ def save_network(
                 "query": compensation.query,
                 "attention": compensation.attention,
                 "prior": compensation.use_prior,
+                "fuse": compensation.fusing,
                 "inference": answers,
                 "sha256": sha256_file(folder / COMPENSATION),
             }

@@ -15,10 +15,11 @@ from typing import Literal
 
 from webdistill.core.errors import UserError
 
-Family = Literal["small", "big", "wide", "vgg", "compact", "torchvision", "timm", "code"]
+Family = Literal["resnet", "wide", "vgg", "compact", "torchvision", "timm", "code"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Attention = Literal["additive", "dot", "random"]  # of webdistill.models.compensation,
-Query = Literal["logits", "features"]  # and what of the student asks
+Query = Literal["logits", "features"]  # what of the student asks,
+Fuse = Literal["add", "linear"]  # and how the answer is joined
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ EXAMPLES = (
 
 
 def parse(architecture: str) -> Architecture:
-    """`resnet20` -> small, (3, 3, 3); `wrn-16-2` -> wide, (16, 2); `timm:NAME` -> timm. Else UserError.
+    """`resnet20` -> resnet, (3, 3, 3); `wrn-16-2` -> wide, (16, 2); `timm:NAME` -> timm. Else UserError.
 
     Whether a library has the network is told when it is built; whether a file of the user exists, here.
     """
     if architecture in BIG:
-        return Architecture("big", architecture, BIG[architecture])
+        return Architecture("resnet", architecture, BIG[architecture])
     if architecture in VGG:
         return Architecture("vgg", architecture, VGG[architecture])
     if architecture in COMPACT:
@@ -70,7 +71,7 @@ def parse(architecture: str) -> Architecture:
     if match := re.fullmatch(r"resnet([0-9]{1,4})", architecture):
         depth = int(match[1])
         if depth >= 8 and (depth - 2) % 6 == 0:
-            return Architecture("small", architecture, ((depth - 2) // 6,) * 3)
+            return Architecture("resnet", architecture, ((depth - 2) // 6,) * 3)
     if match := re.fullmatch(r"wrn-([0-9]{1,4})-([0-9]{1,2})", architecture):
         depth, widen = int(match[1]), int(match[2])
         if depth >= 10 and (depth - 4) % 6 == 0 and widen >= 1:
@@ -86,6 +87,13 @@ def parse(architecture: str) -> Architecture:
         name = f"{match[1].removeprefix('./').replace('/', '.')}:{match[2]}"
         raise UserError(f"architecture {architecture!r}: write your own file as a module: {name}")
     raise UserError(f"unknown architecture {architecture!r}; examples: {EXAMPLES}")
+
+
+def family_file(architecture: str) -> str:
+    """The file of this project that makes the network, as a path from the project's root."""
+    files = {"torchvision": "torchvision_nets", "timm": "timm_nets", "code": "usercode"}
+    family = parse(architecture).family
+    return f"webdistill/models/families/{files.get(family, family)}.py"
 
 
 def own_code(*architectures: str) -> list[str]:
@@ -116,3 +124,20 @@ def code_file(module: str) -> Path:
         f"architecture {module}:...: there is no file {'/'.join(module.split('.'))}.py below the current folder; "
         "only networks in files of your own are called"
     )
+
+
+def refuse_beside(architecture: str, folder: Path) -> None:
+    """Raises UserError when a card names code from the same top-level folder as the card's own: who sent one may
+    have sent the other.
+    """
+    if parse(architecture).family != "code":
+        return
+    code, place = code_file(architecture.partition(":")[0]), folder.resolve()
+    root = Path.cwd().resolve()
+    if place.is_relative_to(root) and (
+        place == root or code.relative_to(root).parts[0] == place.relative_to(root).parts[0]
+    ):
+        raise UserError(
+            f"{folder} names the code {code.relative_to(root)}, which lies beside it; if you wrote or read that file, "
+            "move it to another folder of the project and correct 'architecture' in the card"
+        )

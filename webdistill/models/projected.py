@@ -6,16 +6,32 @@ Sources: SimKD (Chen et al. 2022, arXiv 2203.14001), KD3 (arXiv 2307.11469, sect
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
 
-from webdistill.models.cifar import Classifier, average_to
+from webdistill.models.classifier import Classifier, average_to
+from webdistill.models.cost import parameters
+
+STEP = 8  # a bounded width is a multiple of it
 
 
-def projector(inputs: int, outputs: int) -> nn.Sequential:
-    """1x1, 3x3, 1x1 convolutions C_s -> C_t/2 -> C_t/2 -> C_t, each with BN and ReLU, no biases."""
-    inner = max(outputs // 2, 1)
+def inner_width(inputs: int, outputs: int, most: int) -> int:
+    """Width of the projector's inner maps: C_t / 2 as published, less where its kernels would have over `most` weights.
+
+    It has w C_s + 9 w^2 + w C_t of them. So the projector of a wide teacher never outweighs the student's own layers.
+    """
+    published = max(outputs // 2, 1)
+    both = inputs + outputs
+    bound = int(
+        (math.sqrt(both**2 + 36 * most) - both) / 18
+    )  # the positive root of 9 w^2 + w (C_s + C_t) = most
+    return min(published, max(bound // STEP * STEP, STEP))
+
+
+def projector(inputs: int, outputs: int, inner: int) -> nn.Sequential:
+    """1x1, 3x3, 1x1 convolutions C_s -> inner -> inner -> C_t, each with BN and ReLU, no biases."""
 
     def block(a: int, b: int, kernel: int) -> list[nn.Module]:
         conv = nn.Conv2d(a, b, kernel, padding=kernel // 2, bias=False)
@@ -36,16 +52,22 @@ class Projected(Classifier):
     """`backbone` without its own classifier, a projector, and frozen copies of the teacher's last layers.
 
     `side`: height and width of the maps that the projector sees; larger maps of the backbone are average-pooled to it.
-    Nothing else of the teacher is kept.
+    `inner`: width of the projector, None = as many as `inner_width` allows for this backbone. Nothing else of the
+    teacher is kept.
     """
 
-    def __init__(self, backbone: Classifier, teacher: Classifier, side: int) -> None:
+    def __init__(
+        self, backbone: Classifier, teacher: Classifier, side: int, inner: int | None = None
+    ) -> None:
         super().__init__()
         width = backbone.channels
         self.backbone, self.side = backbone, side
         del backbone.fc
         backbone.neck, backbone.pooling = nn.Identity(), nn.Identity()
-        self.projector = projector(width, teacher.channels)
+        if inner is None:
+            inner = inner_width(width, teacher.channels, parameters(backbone))
+        self.inner = inner
+        self.projector = projector(width, teacher.channels, inner)
         self.pooling, self.neck = copy.deepcopy(teacher.pooling), copy.deepcopy(teacher.neck)
         self.fc = copy.deepcopy(teacher.fc)
         for module in (self.pooling, self.neck, self.fc):
@@ -73,7 +95,8 @@ class Projected(Classifier):
         if self.compensation is None:
             return projected
         penultimate = self.pool(projected)
-        added = self.compensation(self.fc(penultimate), penultimate)
+        means = projected.mean(dim=(2, 3))
+        added = self.compensation(self.fc(penultimate), penultimate, means)
         return projected + added[:, :, None, None].to(projected.dtype)
 
     def answer(self, penultimate: Tensor) -> Tensor:

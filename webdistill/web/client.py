@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -22,14 +22,17 @@ from yarl import URL
 
 from webdistill import __version__
 from webdistill.core.errors import UserError
+from webdistill.web.answers import decided, read_body
 from webdistill.web.clock import Clock
-from webdistill.web.hosts import SMALL, Hosts, Turn, retry_after
+from webdistill.web.cookies import Cookies
+from webdistill.web.hosts import Hosts, Turn
+from webdistill.web.intranet import OWN, Door, allowed_hosts, asked
 from webdistill.web.names import Names, SystemNames
-from webdistill.web.normalise import join_url, parse_url
-from webdistill.web.optout import AGENT, opt_out
-from webdistill.web.reply import DOWNGRADE, Reply, WebStatus, may_pass
+from webdistill.web.reply import DOWNGRADE, Reply, defect, may_pass
 from webdistill.web.robots import LONGEST, Robots
 from webdistill.web.session import failure, open_session
+from webdistill.web.target import fault, parse_url
+from webdistill.web.usage import AGENT
 
 MAX_REDIRECTS = 4
 ROBOTS_REDIRECTS = 5  # of robots.txt, as RFC 9309 asks
@@ -37,7 +40,6 @@ FIRST_PAUSE = 0.5  # seconds before the first retry, doubled for each further on
 DEAF = 8  # second chances in a row without an answer: from then on the host gets one
 PROBE = 10  # in so many times the deadline
 FEW_HOSTS = 100  # with more of them, connections are kept only where a next request is in sight
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 TIMED_OUT = Reply("timeout", detail="no complete answer in time")
 Aside = Callable[[], AbstractContextManager[None]]
 
@@ -47,7 +49,7 @@ class Manners:
     """How to ask; `per_host` and `delay` bound the load on one host, the others what one URL may cost us.
 
     `timeout`: seconds for one URL, redirects and retries included. Waiting for a turn does not count, nor does waiting
-    for robots.txt and tdmrep.json, which all URLs of a host share: each of the two has so many seconds of its own.
+    for robots.txt, tdmrep.json and ai.txt, which all URLs of a host share: each has so many seconds of its own.
     """
 
     timeout: float
@@ -63,7 +65,8 @@ class _Kind:
     """What is asked for.
 
     `heed`: robots.txt and opt-out headers count; `cut`: more than `cap` bytes are not read; `delay`: seconds until the
-    host's next request, if that is more than usual; `redirects`: followed at most.
+    host's next request, if that is more than usual; `redirects`: followed at most; `token`: of a registered client;
+    `form`: what is sent, for which the request is a POST.
     """
 
     accept: str
@@ -72,6 +75,8 @@ class _Kind:
     cut: bool = False
     delay: float = 0.0
     redirects: int = MAX_REDIRECTS
+    token: str = field(default="", repr=False)
+    form: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 def contact_address(environment: Mapping[str, str]) -> str:
@@ -101,11 +106,14 @@ class Client:
         self._settings = settings
         self._names = Names(names or SystemNames())
         self._image = _Kind(
-            "image/webp,image/png,image/jpeg,image/*;q=0.5", settings.max_bytes, heed=True
+            "image/webp,image/png,image/jpeg,image/*;q=0.5,*/*;q=0.1",
+            settings.max_bytes,
+            heed=True,
         )
         self._json = _Kind("application/json", settings.max_bytes)
         self._text = _Kind("text/plain,*/*;q=0.5", LONGEST, cut=True, redirects=ROBOTS_REDIRECTS)
-        self._loopback = os.environ.get("WEBDISTILL_ALLOW_LOOPBACK") == "1"  # for tests
+        loopback = os.environ.get("WEBDISTILL_ALLOW_LOOPBACK") == "1"  # for tests
+        self._door = Door(allowed_hosts(os.environ), loopback=loopback)
         self._hosts = Hosts(settings.per_host, settings.timeout)
         self._robots = Robots(self._read_rules)
         self._session: aiohttp.ClientSession | None = None
@@ -113,7 +121,7 @@ class Client:
     async def open(self) -> None:
         """Make the session."""
         agent = f"{AGENT}/{__version__} (+{self._contact})"
-        self._session = open_session(agent, self._names, self._loopback)
+        self._session = open_session(agent, self._names, self._door)
 
     async def close(self) -> None:
         """Close the session."""
@@ -126,23 +134,40 @@ class Client:
     async def get(self, text: str, aside: Aside = nullcontext) -> AsyncIterator[Reply]:
         """Download one image; its turn is taken until the caller is done with the body, which bounds memory.
 
-        Never raises. Waiting for a turn, or for the host's robots.txt, does not count against the deadline. `aside()`
-        surrounds the waiting for another try, during which the caller may let others go first.
+        Never raises: an exception that nobody expected is a reply "failed". Waiting for a turn, or for the host's
+        robots.txt, does not count against the deadline. `aside()` surrounds the waiting for another try, during which
+        the caller may let others go first.
         """
-        url = parse_url(text)
-        if url is None:
-            yield Reply("bad_url")
-            return
+        assert self._contact, "no request without a contact"
         turn = Turn(self._hosts)
         try:
-            yield await self._ask(url, turn, self._image, aside)
+            try:
+                url = parse_url(text)
+                reply = (
+                    await self._ask(url, turn, self._image, aside)
+                    if url
+                    else Reply("bad_url", detail=fault(text))
+                )
+            except Exception as error:  # one address of a million must not end the crawl
+                reply = Reply("failed", detail=defect(error))
+            yield reply  # not within: what the caller raises is the caller's
         finally:
             turn.leave()
 
-    async def get_json(self, text: str, query: Mapping[str, str]) -> Reply:
-        """Ask an API with these further keys in the query: no robots.txt, no opt-out headers, all else as for `get`."""
+    async def get_json(self, text: str, query: Mapping[str, str], token: str = "") -> Reply:
+        """Ask an API with these further keys in the query: no robots.txt, no opt-out headers, all else as for `get`.
+
+        With a `token`, which goes into a header, no redirect is followed: it is for this server alone.
+        """
         url = parse_url(text)
-        return await self._load(url.update_query(query), self._json) if url else Reply("bad_url")
+        kind = replace(self._json, token=token, redirects=0) if token else self._json
+        return await self._load(url.update_query(query), kind) if url else Reply("bad_url")
+
+    async def post_json(self, text: str, form: Mapping[str, str]) -> Reply:
+        """Send a form to an API. No redirect is followed, all else as for `get_json`."""
+        url = parse_url(text)
+        kind = replace(self._json, form=tuple(form.items()), redirects=0)
+        return await self._load(url, kind) if url else Reply("bad_url")
 
     async def _read_rules(self, url: URL, delay: float) -> Reply:
         return await self._load(url, replace(self._text, delay=delay))
@@ -206,6 +231,7 @@ class Client:
         """One try: a request and those it is redirected to, each with all checks anew. None: the deadline passed."""
         heed = kind.heed and self._settings.robots
         verdict, delay = ("allowed" if heed else ""), max(self._settings.delay, kind.delay)
+        cookies = Cookies()
         for _ in range(kind.redirects + 1):
             turn.leave()
             if heed:
@@ -216,7 +242,7 @@ class Client:
                 delay = max(self._settings.delay, rules.delay)
             if not await turn.enter((url.raw_host or "").rstrip("."), delay):
                 return Reply("rate_limited", detail="the host asks for peace", robots=verdict)
-            found = await self._request(url, turn, clock, kind, patient=patient)
+            found = await self._request(url, turn, clock, kind, cookies, patient=patient)
             if not isinstance(found, URL):
                 return found._replace(robots=verdict) if found is not None and heed else found
             if url.scheme == "https" and found.scheme == "http":
@@ -226,7 +252,7 @@ class Client:
         return Reply("bad_redirect", detail=detail, robots=verdict)
 
     async def _request(
-        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, *, patient: bool
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, cookies: Cookies, *, patient: bool
     ) -> Reply | URL | None:
         """One exchange under the clock: the body, where the server sends us, or None when the deadline passed."""
         began = asyncio.get_running_loop().time()
@@ -235,8 +261,8 @@ class Client:
         clock.running = asyncio.timeout_at(began + patience)
         try:
             async with clock.running:
-                return await self._exchange(url, turn, clock, kind, began)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+                return await self._exchange(url, turn, clock, kind, cookies, began)
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             if not clock.running.expired():
                 return failure(error)
             if clock.heard or patience == clock.left:
@@ -247,60 +273,33 @@ class Client:
             clock.left -= asyncio.get_running_loop().time() - began
 
     async def _exchange(
-        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, began: float
+        self, url: URL, turn: Turn, clock: Clock, kind: _Kind, cookies: Cookies, began: float
     ) -> Reply | URL:
         assert self._session is not None
-        headers = {"Accept": kind.accept}
+        headers = {"Accept": kind.accept, **cookies.header(url)}
         if not kind.cut and turn.alone and len(self._hosts) > FEW_HOSTS:
             headers["Connection"] = "close"
-        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+        asked.set(host := url.raw_host or "")
+        if kind.token:
+            headers["Authorization"] = f"Bearer {kind.token}"
+        method, form = ("POST", dict(kind.form)) if kind.form else ("GET", None)
+        async with self._session.request(
+            method, url, headers=headers, data=form, allow_redirects=False
+        ) as response:
             clock.heard = True
             turn.host.heard(asyncio.get_running_loop().time() - began)
             if clock.running.when() != began + clock.left:  # less patience with silence
                 clock.running.reschedule(began + clock.left)
-            status = response.status
-            asked = response.headers.get("Retry-After", "")
-            if status == 429 or (status == 503 and asked):
-                turn.hold(max(retry_after(asked), FIRST_PAUSE))
-                return Reply("rate_limited", http_status=status, detail=f"HTTP {status}")
-            turn.answered()
-            refusal = opt_out(response.headers) if kind.heed else ""
-            if refusal and (status == 200 or status in REDIRECTS):  # error pages often say noindex
-                return Reply("opted_out_header", http_status=status, opt_out=refusal)
-            if status in REDIRECTS:
-                target = join_url(url, response.headers.get("Location", ""))
-                return target or Reply(
-                    "bad_redirect", http_status=status, detail="no usable Location"
-                )
-            if status != 200:
-                cause: WebStatus = "not_found" if status in (404, 410) else "http_error"
-                return Reply(cause, http_status=status, detail=f"HTTP {status}")
-            data = await _read(response, turn, clock, kind)
+            found = decided(response, url, turn, heed=kind.heed, pause=FIRST_PAUSE)
+            if found is not None:
+                cookies.hear(response)
+                return found
+            data = await read_body(response, turn, clock, kind.cap, cut=kind.cut)
             if data is None:
-                return Reply("too_large", http_status=200, detail=f"more than {kind.cap} bytes")
-            return Reply("ok", data, http_status=200)
-
-
-async def _read(
-    response: aiohttp.ClientResponse, turn: Turn, clock: Clock, kind: _Kind
-) -> bytes | None:
-    """The decoded body, or None as soon as it exceeds the cap (leaving the rest of an endless one where it is)."""
-    if not kind.cut and (response.content_length or 0) > kind.cap:
-        return None
-    stream = response.content
-    data = await stream.readany()
-    if len(data) <= min(SMALL, kind.cap) and stream.at_eof():  # it came in one piece
-        return data
-    body = bytearray(data)
-    while True:
-        if len(body) > kind.cap:
-            return bytes(body[: kind.cap]) if kind.cut else None
-        if len(body) > SMALL:
-            with clock.stopped():
-                await turn.grow()
-        if stream.at_eof():
-            return bytes(body)
-        body += await stream.readany()
+                detail = f"more than {kind.cap} bytes"
+                return Reply("too_large", http_status=response.status, detail=detail)
+            whence = OWN if host in self._door.own else ""
+            return Reply("ok", data, http_status=response.status, detail=whence)
 
 
 def _is_final(reply: Reply) -> bool:

@@ -1,25 +1,30 @@
-"""URLs: which ones can be asked for, and one spelling per address, without user info and without secrets.
+"""URLs as they are stored: one spelling per address, without user info and without secrets.
 
 A stored URL is read by many people. One that needs its signature to be served is asked for without it, and fails:
-better than a credential in a ledger.
+better than a credential in a ledger. Path and query stay as they were listed, for that is what the server knows;
+`sameness` tells which spellings mean one address.
 """
 
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, unquote_plus, urlsplit, urlunsplit
-
-from yarl import URL
+from collections.abc import Callable
+from urllib.parse import quote, unquote_plus, unquote_to_bytes, urlsplit
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
-CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
+SPACE = re.compile(r"[\x20]")
+NO_SCHEME = re.compile(r"//(?=[^/\\])")
+AMPERSAND = re.compile(r"&(?:amp|#0*38|#x0*26);", re.IGNORECASE)
+ENTITY = re.compile(r"&(?:(quot|apos|lt|gt)|#([0-9]{1,7})|#x([0-9a-f]{1,6}));", re.IGNORECASE)
+NAMED = {"quot": '"', "apos": "'", "lt": "<", "gt": ">"}
 USERINFO = (
     re.compile(  # up to the last @ before the path, also where the rest of the URL is nonsense
         r"^([\x00-\x20]*(?:https?:|(?:[a-z][a-z0-9+.-]+:)?[/\\]{2})[/\\]*+)[^/?#]*@", re.IGNORECASE
     )
 )
 PARTS = re.compile(r"([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
+WHOLE = re.compile(r"[^/?#]*//[^/?#]*([^?#]*)(\?[^#]*)?", re.DOTALL)
 SESSION_IN_PATH = re.compile(r";(?:jsessionid|phpsessid|sid)=[^/;]*", re.IGNORECASE)
 SECRET = re.compile(  # of a key in lower case without - _ and .
     r".*(?:token|signature|password|passwd|secret|secretkey|privatekey|apikey|accesskey|accesskeyid)"
@@ -27,16 +32,28 @@ SECRET = re.compile(  # of a key in lower case without - _ and .
     r"|auth|authorization|oauth.*|bearer|credentials?|session|sessionid|sessionkey|sessid|sid|phpsessid|jsessionid"
     r"|xamz.*|xgoog.*"
 )
+TRACKING = re.compile(  # keys that say where a reader came from, never which file is meant
+    r"utm_.*|gclid|gclsrc|dclid|gbraid|wbraid|fbclid|msclkid|yclid|twclid|ttclid|li_fat_id|igshid|igsh|mc_[ce]id"
+    r"|mkt_tok|_ga|_gl|_hsenc|_hsmi|vero_id|srsltid",
+    re.IGNORECASE,
+)
+TRACKED = re.compile(
+    r"utm|%|srsl|clid|braid|mc_|igsh|_ga|_gl|_hs|mkt_tok|vero_id|li_fat", re.IGNORECASE
+)
+LEGAL = r"A-Za-z0-9\-._~!$&'()*+,;=:@/"  # RFC 3986: pchar and /
+MISSING = re.compile(rf"%(?![0-9A-Fa-f]{{2}})|[^%{LEGAL}]+")
+MISSING_IN_QUERY = re.compile(rf"%(?![0-9A-Fa-f]{{2}})|[^%?{LEGAL}]+")
+ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 DEFAULT_PORT = {"http": 80, "https": 443}
 
 
 def normalise_url(text: str) -> str:
     """One spelling per address: lower-case scheme and host, no user info, secrets, default port or fragment.
 
-    What is no well-formed http(s) URL comes back without user info and secrets, for fetch to refuse; a local path stays
-    a path.
+    `//host/x` is a web address, and `&amp;` is an ampersand. What is no well-formed http(s) URL comes back without user
+    info and secrets, for fetch to refuse; a local path stays a path.
     """
-    text = strip_secrets(text)
+    text = strip_secrets(web_address(text))
     if UNSAFE.search(text) or not SCHEME.match(text):
         return text
     try:
@@ -44,12 +61,63 @@ def normalise_url(text: str) -> str:
         port = parts.port
     except ValueError:
         return text
-    if parts.scheme not in DEFAULT_PORT or not parts.hostname:
+    if parts.scheme not in DEFAULT_PORT or not parts.hostname or SPACE.search(parts.netloc):
         return text
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if port is not None and port != DEFAULT_PORT[parts.scheme]:
         host = f"{host}:{port}"
-    return urlunsplit(SplitResult(parts.scheme, host, parts.path or "/", parts.query, ""))
+    path, query = WHOLE.match(text).groups()  # type: ignore[union-attr]  # it has an authority
+    return f"{parts.scheme}://{host}{path or '/'}{query or ''}"
+
+
+def web_address(text: str) -> str:
+    """What a list may mean by an address on the web, with a scheme and without HTML's escapes; all else as it is."""
+    text = text.strip()
+    if scheme := NO_SCHEME.match(text):
+        rest = text[scheme.end() :]
+        port = re.match(r"[^/?#]*:0*443(?:[/?#]|$)", rest)
+        text = f"{'https' if port else 'http'}://{rest}"
+    return unescape(text) if SCHEME.match(text) and "&" in text else text
+
+
+def unescape(text: str) -> str:
+    """Without the escapes that HTML needs in an attribute; `&copy=1` is a key and no sign, so the semicolon counts."""
+    while text != (once := AMPERSAND.sub("&", text)):  # a list of lists escapes again
+        text = once
+    return ENTITY.sub(_character, text)
+
+
+def sameness(url: str) -> str:
+    """Equal for all spellings of one address: http or https, any escapes, with or without tracking parameters.
+
+    For comparing alone, never for asking. A local path is its own.
+    """
+    scheme, _, rest = normalise_url(url).partition("://")
+    if scheme not in DEFAULT_PORT:
+        return url.strip()
+    host, slash, rest = rest.partition("/")
+    path, mark, query = rest.partition("?")
+    if mark and TRACKED.search(query):
+        query = _without(query, lambda key: TRACKING.fullmatch(unquote_plus(key).strip()))
+    path, query = _one_spelling(path), _one_spelling(query, query=True)
+    return f"{ascii_host(host)}{slash}{path}{'?' + query if query else ''}"
+
+
+def ascii_host(name: str) -> str:
+    """In lower case, without a dot at the end, as IDNA spells it where it can."""
+    name = name.lower().rstrip(".")
+    try:
+        return name if name.isascii() else name.encode("idna").decode("ascii")
+    except UnicodeError:  # a label that IDNA has no spelling for
+        return name
+
+
+def missing_escapes(text: str, *, query: bool = False) -> str:
+    """A path, or a query, with those characters escaped that must be; what is escaped stays as it is."""
+    missing = MISSING_IN_QUERY if query else MISSING
+    return missing.sub(
+        lambda found: quote(found[0].encode("utf-8", "surrogatepass"), safe=""), text
+    )
 
 
 def strip_secrets(text: str) -> str:
@@ -64,40 +132,46 @@ def strip_secrets(text: str) -> str:
     path = SESSION_IN_PATH.sub("", path)
     for mark, keys in (("?", query), ("#", fragment)):
         if keys is not None:
-            kept = _without_secrets(keys)
+            kept = _without(keys, _is_secret)
             path += mark + kept if kept or not keys else ""
     return path
 
 
-def parse_url(text: str) -> URL | None:
-    """An absolute http(s) URL without user info and fragment, or None."""
-    if CONTROL.search(text):
-        return None
-    try:
-        url = URL(text)
-        if url.scheme not in DEFAULT_PORT or not url.host or not url.port:
-            return None
-        return url.with_user(None).with_fragment(None) if "@" in text or "#" in text else url
-    except (ValueError, TypeError, IndexError):  # IndexError: yarl, of "//][@"
-        return None
+def _is_secret(key: str) -> re.Match[str] | None:
+    return SECRET.fullmatch(re.sub(r"[-_.\s]", "", unquote_plus(key).lower()))
 
 
-def join_url(base: URL, location: str) -> URL | None:
-    """Where a Location header leads, or None if not to an http(s) URL."""
-    if not location or CONTROL.search(location):
-        return None
-    try:
-        return parse_url(str(base.join(URL(location))))
-    except (ValueError, TypeError, IndexError):
-        return None
-
-
-def _without_secrets(keys: str) -> str:
-    """A query without the pairs whose key is a secret's; separators, order and escapes of the others stay."""
+def _without(keys: str, unwanted: Callable[[str], re.Match[str] | None]) -> str:
+    """A query without the pairs whose key is unwanted; separators, order and escapes of the others stay."""
     pairs = re.split(r"([&;])", keys)
     kept = ""
     for separator, pair in zip(["", *pairs[1::2]], pairs[::2], strict=True):
-        key = re.sub(r"[-_.\s]", "", unquote_plus(pair.partition("=")[0]).lower())
-        if not SECRET.fullmatch(key):
+        if not unwanted(pair.partition("=")[0]):
             kept += (separator if kept else "") + pair
     return kept
+
+
+def _character(found: re.Match[str]) -> str:
+    """What an escape of HTML stands for; one that could hide a control character stays."""
+    name, decimal, hexadecimal = found.groups()
+    if name:
+        return NAMED[name.lower()]
+    number = int(decimal) if decimal else int(hexadecimal, 16)
+    visible = 0x20 < number < 0x7F or 0xA0 <= number < 0xD800 or 0xE000 <= number <= 0x10FFFF
+    return chr(number) if visible else found[0]
+
+
+def _one_spelling(text: str, *, query: bool = False) -> str:
+    """All escapes undone but for those that keep signs apart, then all made that are needed."""
+    if "%" in text:
+        kept = b"%&=+;/?#" if query else b"%/?#;"
+        text = ESCAPES.sub(lambda found: _decoded(found[0], kept), text)
+    return missing_escapes(text, query=query)
+
+
+def _decoded(escapes: str, kept: bytes) -> str:
+    raw = unquote_to_bytes(escapes)
+    whole = b"".join(
+        b"%%%02X" % byte if byte in kept or byte < 0x21 else bytes([byte]) for byte in raw
+    )
+    return whole.decode("utf-8", "surrogateescape")

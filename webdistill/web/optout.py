@@ -2,14 +2,16 @@
 
 X-Robots-Tag (https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag), with the words noai and
 noimageai that image hosts send against training; tdm-reservation
-(https://www.w3.org/community/reports/tdmrep/CG-FINAL-tdmrep-20240510/), whose file tdmrep.py reads.
+(https://www.w3.org/community/reports/tdmrep/CG-FINAL-tdmrep-20240510/), whose file tdmrep.py reads;
+Content-Usage and Content-Signal, which usage.py reads.
 """
 
 from __future__ import annotations
 
 from multidict import CIMultiDictProxy
 
-AGENT = "webdistill"
+from webdistill.web.usage import AGENT, in_headers
+
 REFUSALS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 # `none` means noindex, nofollow
 WITH_VALUE = frozenset(
@@ -18,7 +20,7 @@ WITH_VALUE = frozenset(
 
 
 def opt_out(headers: CIMultiDictProxy[str]) -> str:
-    """The header that refuses, as "X-Robots-Tag: noai", or ""."""
+    """The header that refuses, as "X-Robots-Tag: noai" or "Content-Usage: train-ai=n", or ""."""
     for value in headers.getall("X-Robots-Tag", ()):
         word = _refusal(value)
         if word:
@@ -26,7 +28,7 @@ def opt_out(headers: CIMultiDictProxy[str]) -> str:
     for value in headers.getall("tdm-reservation", ()):
         if value.strip() == "1":
             return "tdm-reservation: 1"
-    return ""
+    return in_headers(headers)
 
 
 def _refusal(value: str) -> str:

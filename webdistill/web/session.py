@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import resource
-import socket
 import ssl
-from collections.abc import Callable
-from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from aiohttp.http_exceptions import HttpProcessingError
 
-from webdistill.web.addresses import is_loopback, is_public, parse
+from webdistill.web.heads import LONGEST_HEAD, Connector
+from webdistill.web.intranet import Door, NotPublicError
 from webdistill.web.reply import Reply
 
 IDLE = 5.0  # seconds a connection is kept for the next request to its host
+STATUS_LINE = "Bad status line:\n"  # a heading of aiohttp, with the rule below
 FILES = 8_192  # files that may be open at once
-
-
-class NotPublicError(OSError):
-    """The connection would go to an address that is not public."""
 
 
 class DroppedError(aiohttp.ClientError):
     """The server hung up; the cause says how."""
 
 
-def open_session(agent: str, names: AbstractResolver, loopback: bool) -> aiohttp.ClientSession:
-    """A session without proxies, cookies, deadlines and limits of its own; `loopback`: allowed, for tests."""
+def open_session(agent: str, names: AbstractResolver, door: Door) -> aiohttp.ClientSession:
+    """A session without proxies, cookies, deadlines and limits of its own; `door` makes all sockets."""
     _allow_many_files()
     trust = ssl.create_default_context()  # honours SSL_CERT_FILE
     trust.set_alpn_protocols(["http/1.1"])
-    connector = aiohttp.TCPConnector(
+    connector = Connector(
         limit=0,
         resolver=names,
         use_dns_cache=False,  # `names` remembers failures, too
-        socket_factory=_door(loopback),
+        socket_factory=door,
         keepalive_timeout=IDLE,
         ssl=trust,
     )
@@ -46,23 +43,30 @@ def open_session(agent: str, names: AbstractResolver, loopback: bool) -> aiohttp
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,  # a proxy would resolve and connect behind our back
         middlewares=(_once,),
+        max_line_size=LONGEST_HEAD,
+        max_field_size=LONGEST_HEAD,
+        max_headers=LONGEST_HEAD,
     )
 
 
 def failure(error: Exception) -> Reply:
-    """What the error means for a URL. The detail names its kind only: messages may hold addresses."""
-    kind = type(error.__cause__ if isinstance(error, DroppedError) else error).__name__
+    """What the error means for a URL. The detail names its kind and rule, never data: that may hold addresses."""
+    cause = error.__cause__ if isinstance(error, DroppedError) else error
+    kind = type(cause).__name__
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return Reply("dns_error")
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
-        error.os_error, NotPublicError
-    ):
-        return Reply("not_public")
-    if isinstance(error, aiohttp.InvalidURL) or not isinstance(
-        error, aiohttp.ClientError | OSError
-    ):
+    if isinstance(error, aiohttp.ClientConnectorError):
+        if isinstance(error.os_error, NotPublicError):
+            return Reply("not_public", detail=str(error.os_error))
+        if not isinstance(error, aiohttp.ClientSSLError):  # whose kind says it all
+            kind = f"{kind}: {type(error.os_error).__name__}"
+        return Reply("connection_error", detail=kind)
+    if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return Reply("bad_url", detail=kind)
-    return Reply("connection_error", detail=kind)
+    while cause is not None and not isinstance(cause, HttpProcessingError):
+        cause = cause.__cause__
+    rule = re.split(r"[:\n.(]", cause.message.removeprefix(STATUS_LINE))[0] if cause else ""
+    return Reply("connection_error", detail=f"{kind}: {rule.strip()}" if rule else kind)
 
 
 def _allow_many_files() -> None:
@@ -71,19 +75,6 @@ def _allow_many_files() -> None:
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _door(loopback: bool) -> Callable[[tuple[Any, ...]], socket.socket]:
-    """Makes sockets; called with the very address that is about to be connected to, of every connection."""
-
-    def open_socket(info: tuple[Any, ...]) -> socket.socket:
-        family, kind, protocol, _, address = info
-        target = parse(str(address[0]))
-        if target is None or not (is_public(target) or (loopback and is_loopback(target))):
-            raise NotPublicError("the address is not public")
-        return socket.socket(family, kind, protocol)
-
-    return open_socket
 
 
 async def _once(

@@ -1,48 +1,67 @@
-"""One short file per method. A method turns a batch into named losses and says what the exported student is.
+"""One short file per method. A method turns a batch into named losses and owns the student that is exported.
 
-The training loop knows no method by name; adding one is a file here, one line in `build` and its name in
-`stages/distill/params.py`. docs/methods.md shows a whole one.
+The training loop knows no method by name. A new method is a file here, a case in `build`, and its name and its section
+of options in `stages/distill/params.py`. docs/methods.md shows a whole one; CONTRIBUTING.md lists all steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
 
 from stages.distill.params import Distill
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
+
+Reads = Literal["nothing", "images", "answers"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method sees of one step."""
+    """The input of one step: B images of the pool, each in one augmented view, with the data that belong to them.
+
+    Where several processes train together, these are the images of one, and the whole batch has `ranks.count()` times
+    as many. What compares images with each other, or is no mean over them, asks `ranks.whole` or `ranks.averaged`. All
+    processes draw the same from `rng`: for the whole batch, of which each takes `ranks.part`.
+
+    `Method.reads` decides which fields are filled: with "nothing", `images` is an empty tensor of shape [0]; with
+    "nothing" or "images", `teacher_logits` is one. All other fields are always filled.
+    """
 
     images: Tensor  # [B, 3, H, W] float32, normalised views, channels_last
     teacher_logits: Tensor  # [B, K] float32, of these very views
     teacher_maps: Tensor | None  # [B, C, h, w] of these very views; only with Method.needs_maps
-    weight: Tensor  # [B] from the selection, mean 1 over the pool
+    weight: Tensor  # [B] float32 from the selection, without a unit: mean 1 over the pool
     rows: Tensor  # [B] int64, places of the images in the pool
     rng: np.random.Generator  # draw all randomness of the step from it: it makes resuming exact
     labels: Tensor | None = None  # [B] int64, the class that an image's keyword names, -1 = none
-    step: int = 0  # of the run, from 0
+    step: int = 0  # optimiser step of the run, from 0
 
 
 class Pool:
-    """What a method may choose images from: all N of them, in one fixed view (the whole image, normalised)."""
+    """The images that a method may select from: all N of them, in one fixed view (the whole image, normalised)."""
 
     def __init__(
         self,
         teacher: Callable[[], tuple[Tensor, Tensor]],
         student: Callable[[], Tensor],
+        map_variance: Callable[[int], float],
         labels: Tensor,
     ) -> None:
-        self._teacher, self._student = teacher, student
-        self.labels = labels  # [N] int64, the class that an image's keyword names, -1 = none
+        """Nothing is computed before it is used.
+
+        Arguments:
+            teacher: returns the teacher's logits [N, K] and pooled features [N, C]; called at most once.
+            student: returns the logits [N, K] of the student in its present state.
+            map_variance: takes the side [px] to which maps are pooled and returns their variance, see below.
+            labels: [N] int64, the class that an image's keyword names, -1 = none.
+        """
+        self._teacher, self._student, self._map_variance = teacher, student, map_variance
+        self.labels = labels
 
     @cached_property
     def _answers(self) -> tuple[Tensor, Tensor]:
@@ -50,7 +69,7 @@ class Pool:
 
     @property
     def teacher_logits(self) -> Tensor:
-        """[N, K] float32; computed once, on first use."""
+        """[N, K] float32; computed once, on first use: a forward pass over the whole pool."""
         return self._answers[0]
 
     @property
@@ -58,93 +77,235 @@ class Pool:
         """[N, C] float32, pooled; computed with the logits."""
         return self._answers[1]
 
+    def map_variance(self, side: int) -> float:
+        """Variance of the teacher's last maps over images and positions, mean over channels; maps [side, side]."""
+        return self._map_variance(side)
+
     def student_logits(self) -> Tensor:
-        """[N, K] float32 of the student as it is now, in eval mode; computed on every call."""
+        """[N, K] float32 of the student as it is now, in eval mode; a pass over the whole pool on every call."""
         return self._student()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which images of the pool are trained on until the next choice."""
+    """The images of the pool that are trained on until the next choice; all tensors are on one device.
+
+    A choice that keeps no image is ignored and counted, and the images of the choice before remain; as the first choice
+    it stops the run with a UserError.
+    """
 
     keep: Tensor  # [N] bool
-    pseudo_class: Tensor  # [N] int64, the class that decided
-    confidence: Tensor  # [N] float32 in [0, 1]
+    pseudo_class: Tensor  # [N] int64 in 0 ... K - 1, the class by which the image was judged
+    confidence: Tensor  # [N] float32 in [0, 1], for the history alone
 
 
 class Method(nn.Module):
-    """The student and whatever else is trained with it; all of it is optimised and checkpointed."""
+    """The student and everything that is trained with it; all parameters are optimised, all state is checkpointed.
 
-    needs_maps = False  # whether the batch must bring the teacher's last maps
-    draws = False  # whether the method makes images of its own, see `draw`
-    # what the steps of this epoch use: the pool at all, and the teacher's answers to it; else a batch has none
-    sees_pool, asks_teacher = True, True
-    # what the student's logits are compared with for the curve, where not with the batch's answers
+    A subclass defines `losses` and `student`; every other hook has a default that changes nothing. In every epoch the
+    loop calls `begin_epoch`, then `select`, then `losses` once per step, and after some epochs `moment`. A run may be
+    resumed before any `begin_epoch`, so the state of an epoch must follow from its number, parameters and buffers.
+
+    Example:
+        class Imitation(Method):
+            def __init__(self, student: Classifier) -> None:
+                super().__init__()
+                self.net = student
+
+            def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+                logits = self.net(batch.images).float()
+                return {"imitation": F.mse_loss(logits, batch.teacher_logits)}, logits
+
+            def student(self) -> Classifier:
+                return self.net
+    """
+
+    needs_maps = False  # whether `Batch.teacher_maps` is filled
+    needs_pool = (
+        True  # False: no image of the pool is used; a batch has weights 1, and `rows` only count
+    )
+    unit = 1.0  # the difference that counts as 1 where a compensation is added: a logit, unless it is added to maps
+    draws = False  # whether the method generates images of its own, see `draw`
+    # [B, K]: what the curve compares the student's logits with, if not with the batch's teacher logits
     reference: Tensor | None = None
+    # of the last step, scalars [] on the device that stand in the curve beside its losses
+    figures: Mapping[str, Tensor] = {}
+    noted: tuple[
+        str, ...
+    ] = ()  # names of those figures whose last values stand in the run's metrics, too
 
+    # -- what every method defines ---------------------------------------------------------------------------
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """-> named losses, whose sum is minimised, and the student's logits [B, K]. Runs in train mode."""
+        """The losses of one step. Called in train mode, under autocast if the run computes in bfloat16.
+
+        Arguments:
+            batch: B images and their data. All randomness must be drawn from `batch.rng`, which makes resuming exact.
+
+        Returns:
+            Named losses, scalars [] each, and the student's logits [B, K] float32. The sum of the losses is minimised;
+            the curve shows each by its name. The set of names may vary from step to step.
+        """
         raise TypeError(f"{type(self).__name__} must define losses()")
 
     def student(self) -> Classifier:
-        """The network that is exported and evaluated."""
+        """The network that is exported and evaluated.
+
+        Returns:
+            The same module at every call, with K classes. A compensation (KDCI) may be attached to it.
+        """
         raise TypeError(f"{type(self).__name__} must define student()")
 
+    # -- what changes from epoch to epoch --------------------------------------------------------------------
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Prepare an epoch. Called before any other hook of the epoch, in resumed runs too.
+
+        Arguments:
+            epoch: number of the epoch that begins, from 0.
+            epochs: E, number of epochs of the run.
+        """
+
+    @property
+    def reads(self) -> Reads:
+        """What the steps of this epoch read from the pool; read after `begin_epoch`.
+
+        Returns:
+            "answers": images and the teacher's logits. "images": images alone, without a forward pass of the teacher.
+            "nothing": no views are made; a batch has rows, weights and labels alone.
+        """
+        return "answers"
+
     def select(self, pool: Pool, epoch: int, epochs: int) -> Choice | None:
-        """Called before every epoch (from 0). None: go on with the images of before (at first: all)."""
+        """Select the images for this epoch and the following ones. Called in every epoch, after `begin_epoch`.
+
+        Arguments:
+            pool: all images; predictions on them are computed on first use.
+            epoch: number of the epoch that begins, from 0.
+            epochs: E, number of epochs of the run.
+
+        Returns:
+            A choice, or None to keep the present images (all images before the first choice).
+
+        Raises:
+            UserError: the pool has no image from which the method could learn.
+
+        Example:
+            confidence, label = torch.softmax(pool.teacher_logits, dim=1).max(1)
+            return None if epoch else Choice(confidence > 0.5, label, confidence)
+        """
         return None
 
+    def prepare(self, epoch: int, rng: np.random.Generator) -> None:
+        """Called before the steps of an epoch, after `select`, in train mode: the place for an optimisation of its own.
+
+        Arguments:
+            epoch: number of the epoch that begins, from 0.
+            rng: where all randomness comes from; torch's own is seeded, too.
+        """
+
+    # -- phases ----------------------------------------------------------------------------------------------
     def phases(self, epochs: int) -> list[int]:
-        """Lengths in epochs, together `epochs`, of parts with a curve of rates and a checkpoint of their own."""
+        """Parts of the training that have their own learning rate curve and their own checkpoint.
+
+        Arguments:
+            epochs: E, number of epochs of the run.
+
+        Returns:
+            Lengths of the parts in epochs, in order. They sum to E; a length may be 0.
+        """
         return [epochs]
 
     def undecided(self, phase: int) -> set[str]:
-        """Settings of `distill` that decide nothing before the end of a phase: its checkpoint survives their change."""
+        """Settings without effect up to the end of a phase: runs that differ in these alone share its checkpoint.
+
+        A setting that is named here although it has an effect makes later runs continue from a wrong state, so a test
+        must prove each. Options of other methods need not be named.
+
+        Arguments:
+            phase: index in `phases`, from 0; never the last, which ends with the run.
+
+        Returns:
+            Keys of the section `distill`, such as "temperature" or, in a section of its own, "deconfound.inference".
+        """
         return set()
 
+    # -- images, optimisers ----------------------------------------------------------------------------------
     def moment(self, images: Tensor, labels: Tensor) -> Tensor | None:
-        """What the method makes of `images` at this moment of the training, to look at; same shape, normalised."""
+        """Pictures for the report: what the method makes of a few images in its present state.
+
+        Arguments:
+            images: [B, 3, H, W] float32, normalised, unaugmented.
+            labels: [B] int64, -1 = none.
+
+        Returns:
+            Pictures of the same shape and normalisation, or None if there is nothing to show.
+        """
         return None
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """`count` images of its own [count, 3, H, W], normalised, for a confounder dictionary; only with `draws`."""
+        """Generate images for a confounder dictionary. Called only if `draws` is set.
+
+        Arguments:
+            count: number of images.
+            rng: the only source of randomness.
+
+        Returns:
+            [count, 3, H, W] float32, normalised.
+        """
         raise TypeError(f"{type(self).__name__} must define draw()")
 
     def adam(self) -> list[dict[str, Any]]:
-        """Parameter groups for Adam, {"params": [...], "lr": ..., "betas": ...}; all others are left to SGD.
+        """Parameters that Adam optimises; the optimizer of the run takes all others.
 
-        Their rates follow the same curve as the student's.
+        Returns:
+            Parameter groups {"params": [...], "lr": ..., "betas": ...}. Their rates follow the same curve as the
+            student's. Empty by default.
+
+        Example:
+            return [{"params": list(self.regressor.parameters()), "lr": 1e-3}]
         """
         return []
 
 
 def build(settings: Distill, student: Classifier, teacher: Classifier, image_size: int) -> Method:
-    """The method named in the parameters. `teacher` is frozen; a method must not hold it as a submodule."""
+    """Make the method that the parameters name.
+
+    Arguments:
+        settings: the section `distill`.
+        student: a fresh network on the device of the run.
+        teacher: frozen, on the same device. A method must not hold it as a submodule: it would be trained and saved.
+        image_size: S, side of the images in pixels.
+
+    Returns:
+        The method on that device, in train mode.
+
+    Raises:
+        UserError: the method does not support this teacher or this size of images.
+    """
     match settings.method:
         case "kd":
             from stages.distill.methods.kd import Kd
 
-            return Kd(student, settings.temperature)
+            return Kd(student, settings.softness)
         case "dfnd":
             from stages.distill.methods.dfnd import Dfnd
 
-            return Dfnd(student, settings.temperature, settings.dfnd, teacher.fc.out_features)
+            return Dfnd(student, settings.softness, settings.dfnd, teacher.fc.out_features)
         case "simkd":
             from stages.distill.methods.simkd import SimKd
 
-            return SimKd(student, teacher, image_size)
+            return SimKd(student, teacher, image_size, settings.softness, settings.simkd)
         case "kd3":
             from stages.distill.methods.kd3 import Kd3
 
-            return Kd3(student, teacher, image_size, settings.temperature, settings.kd3)
+            return Kd3(student, teacher, image_size, settings.softness, settings.kd3)
         case "mosaic":
             from stages.distill.methods.mosaic import Mosaic
 
-            return Mosaic(student, teacher, image_size, settings.temperature, settings.mosaic)
+            return Mosaic(student, teacher, image_size, settings.softness, settings.mosaic)
         case "augkd":
             from stages.distill.methods.augkd import AugKd
 
-            return AugKd(student, teacher, image_size, settings.temperature, settings.augkd)
+            return AugKd(student, teacher, image_size, settings.softness, settings.augkd)
         case "supervised":
             from stages.distill.methods.supervised import Supervised
 
@@ -152,4 +313,20 @@ def build(settings: Distill, student: Classifier, teacher: Classifier, image_siz
         case "odsd":
             from stages.distill.methods.odsd import Odsd
 
-            return Odsd(student, teacher, settings.temperature, settings.odsd)
+            return Odsd(student, teacher, settings.softness, settings.odsd)
+        case "dafl":
+            from stages.distill.methods.dafl import Dafl
+
+            return Dafl(student, teacher, image_size, settings.softness, settings.dafl)
+        case "fast":
+            from stages.distill.methods.fast import Fast
+
+            return Fast(student, teacher, image_size, settings.softness, settings.fast)
+        case "cmi":
+            from stages.distill.methods.cmi import Cmi
+
+            return Cmi(student, teacher, image_size, settings.softness, settings.cmi)
+        case "deepinv":
+            from stages.distill.methods.deepinv import DeepInv
+
+            return DeepInv(student, teacher, image_size, settings.softness, settings.deepinv)

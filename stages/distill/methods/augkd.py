@@ -11,106 +11,66 @@ Three modules, one after the other, each with a rate curve of its own:
 
 Needs a class for every image: the search keyword's. Faults of the released code that are not repeated: in module 3 the
 soft targets are the teacher's, not the student's own, which leaves labels alone (`teacher_weight: 0`); all images are
-normalised alike; the mask's penalty is a mean and the mask reaches 1; no choice looks at test images.
+normalised alike; the mask's penalty is a mean and the mask reaches 1 (there it is a sum over the batch beside a target
+for one image, least where the mask is near 0 and z' near z); no choice looks at test images.
+
+As in the released code, where the paper leaves room: the class balance has the logarithm to base 10; the BN term has
+one vector of all layers' means and one of their variances, so its weight does not grow with the depth; the encoder's KL
+has the weight 0.00025 beside an error summed over the dimensions; every module begins without the momentum of the one
+before.
+
+Other than there, on purpose:
+- `anchor_lr` and `mask_start`: options. The release starts the mask at about 0.06, its README has the rate 1e-3. From
+  1 - mask_ratio an untrained psi replaces most of z, so anchors of a class look alike; from 0.06 they are as different
+  as z, but hundreds of steps hardly move the mask. The curve has `anchor_spread`, `mask_mean` and `mask_moved`.
+- `encoder_lr`: 1e-3, an option. The release has 1e-4 for 200,000 steps, of which a run on a CPU has hundreds.
+- The student learns by the run's optimizer, with the run's rate and curve, in modules 1 and 3. The release has Adam,
+  1e-3, constant in module 3. One optimizer for all arms keeps their comparison about the method.
+- z is the encoder's mean, there a sample of its distribution: so an image has one anchor, and its picture in the report
+  changes with the training alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from stages.distill.methods import Batch, Choice, Method, Pool
+from stages.distill import ranks
+from stages.distill.methods import Batch, Choice, Method, Pool, Reads
+from stages.distill.methods.augkd_losses import (
+    anchor_losses,
+    encoder_loss,
+    image_share,
+    mixture,
+    spread,
+)
+from stages.distill.methods.augkd_networks import Anchor, Encoder, Generator
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.mosaic import adversarial_loss, balance_loss, through
+from stages.distill.methods.statistics import differences, whole_gap
 from stages.distill.methods.supervised import labelled
-from stages.distill.params import AugKdSettings, Uncertainty
-from webdistill.models.cifar import Classifier
-from webdistill.models.dreams import Anchor, Encoder, Generator
+from stages.distill.params import AugKdSettings
+from webdistill.models.classifier import Classifier
 
+Module = Literal["free", "anchor", "mixup"]
+READS: dict[Module, Reads] = {"free": "nothing", "anchor": "images", "mixup": "answers"}
 ROUND = 6  # steps of a round in module 1: one of the generator, five of student and encoder
-BALANCE = 20.0  # weight of the generator's class balance
-KL_WEIGHT = 0.00025  # of the encoder's distance to N(0, I)
-LABEL_WEIGHT = 0.1  # of the anchor's cross-entropy
-ADAM = 1e-3  # of generator and encoder,
-ANCHOR_ADAM = 1e-4  # and of the anchor, as released; anchors look alike, and with 1e-3 even more so
-
-
-def energy(logits: Tensor) -> Tensor:
-    """-logsumexp_k z_k [B] of logits [B, K]: low where the teacher is sure."""
-    return -torch.logsumexp(logits, dim=1)
-
-
-def uncertainty(logits: Tensor, kind: Uncertainty) -> Tensor:
-    """Logits [B, K] -> U [B]: `energy`, or `max_softmax`: 1 - max_k softmax(z)_k."""
-    return energy(logits) if kind == "energy" else 1 - torch.softmax(logits, dim=1).amax(1)
-
-
-def anchor_losses(
-    logits: Tensor, mask: Tensor, labels: Tensor, settings: AugKdSettings
-) -> dict[str, Tensor]:
-    """mean U(T(G(z'))), | mean_B sum_d m - d (1 - mask_ratio) |, 0.1 CE(T(G(z')), y); logits [B, K], mask [B, d]."""
-    covered = mask.shape[1] * (1 - settings.mask_ratio)
-    return {
-        "uncertainty": uncertainty(logits, settings.uncertainty).mean(),
-        "mask": (mask.sum(1).mean() - covered).abs(),
-        "anchor_label": LABEL_WEIGHT * F.cross_entropy(logits, labels),
-    }
-
-
-def encoder_loss(mean: Tensor, log_variance: Tensor, z: Tensor, noise: Tensor) -> Tensor:
-    """MSE(mean + noise exp(log_variance / 2), z) + 0.00025 KL(N(mean, var) || N(0, I)); all [B, d].
-
-    KL summed over dimensions, mean over the batch: (var + mean^2 - 1 - log var) / 2.
-    """
-    drawn = mean + noise * (log_variance / 2).exp()
-    kl = (log_variance.exp() + mean.square() - 1 - log_variance).sum(1).mean() / 2
-    return F.mse_loss(drawn, z) + KL_WEIGHT * kl
-
-
-def image_share(epoch: float, epochs: float, a: float, b: float) -> float:
-    """s(e) = min(b + (1 - b) e / (a E), 1): the image's share of a mixture in epoch e of E."""
-    return min(b + (1 - b) * epoch / (a * epochs), 1.0)
-
-
-def mixture(share: float, images: Tensor, dreams: Tensor) -> Tensor:
-    """x_m = (1 - s) dreams + s x, both [B, 3, H, W] in the same normalised space."""
-    return (1 - share) * dreams + share * images
-
-
-@contextmanager
-def statistics_gap(net: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects ||mean_B - mu||_2 + ||var_B - sigma^2||_2 of every BN layer's input in forward passes made inside."""
-    gaps: list[Tensor] = []
-
-    def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(norm, _BatchNorm)
-        x = inputs[0].float()
-        if norm.running_mean is None or norm.running_var is None:
-            return
-        axes = [axis for axis in range(x.ndim) if axis != 1]
-        variance, mean = torch.var_mean(x, dim=axes, correction=0)
-        gaps.append((mean - norm.running_mean).norm() + (variance - norm.running_var).norm())
-
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
-    try:
-        yield gaps
-    finally:
-        for hook in hooks:
-            hook.remove()
+BALANCE = 20.0 / math.log(10)  # weight of the generator's class balance: 20 with log10, as released
+ADAM = 1e-3  # of the generator
 
 
 class AugKd(Method):
-    """See the top of this file. Which module learns follows from the epoch."""
+    """See the top of this file. Which module learns follows from the epoch, see `begin_epoch`."""
 
     draws = True
+    noted = ("anchor_spread", "mask_mean", "mask_moved")
 
     def __init__(
         self,
@@ -125,10 +85,10 @@ class AugKd(Method):
         self.net, self.temperature, self.settings = student, temperature, settings
         self.generator = Generator(settings.latent, image_size).to(device)
         self.encoder = Encoder(settings.latent, image_size, classes).to(device)
-        self.anchor = Anchor(settings.latent, classes, 1 - settings.mask_ratio).to(device)
+        self.anchor = Anchor(settings.latent, classes, settings.masked).to(device)
         self._teacher = (teacher,)  # in a tuple: no submodule, so neither trained nor saved
-        self._anchoring = False  # whether it is module 2's turn
-        self._epoch, self._epochs = 0, 1  # of module 3
+        self.module: Module = "mixup"  # whose turn it is,
+        self._epoch, self._epochs = 0, 1  # and of module 3
 
     # -- schedule ------------------------------------------------------------------------------------------
     def phases(self, epochs: int) -> list[int]:
@@ -140,26 +100,41 @@ class AugKd(Method):
         later |= {f"augkd.{key}" for key in ("a", "b", "mixup", "teacher_weight")}
         if phase == 0:
             later |= {"min_scale", "views"}
-            later |= {f"augkd.{key}" for key in ("anchor_epochs", "mask_ratio", "uncertainty")}
+            anchor = ("anchor_epochs", "anchor_lr", "mask_ratio", "mask_start", "uncertainty")
+            later |= {f"augkd.{key}" for key in anchor}
         return later
 
-    def select(self, pool: Pool, epoch: int, epochs: int) -> Choice | None:
-        """All images whose keyword names a class; and which module's turn it is."""
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Whose turn it is, and how far module 3 has come."""
         free, anchor, mixup = self.phases(epochs)
-        self.sees_pool = epoch >= free
-        self._anchoring = free <= epoch < free + anchor
-        self.asks_teacher = not self._anchoring
+        if epoch < free:
+            self.module = "free"
+        else:
+            self.module = "anchor" if epoch < free + anchor else "mixup"
         self._epoch, self._epochs = max(epoch - free - anchor, 0), mixup
+        self.figures = {}
+
+    @property
+    def reads(self) -> Reads:
+        return READS[self.module]
+
+    def select(self, pool: Pool, epoch: int, epochs: int) -> Choice | None:
+        """All images whose keyword names a class."""
         return None if epoch else labelled(pool)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        if not self.sees_pool:
-            return self._free(batch)
-        return self._learn_anchor(batch) if self._anchoring else self._mix(batch)
+        match self.module:
+            case "free":
+                return self._free(batch)
+            case "anchor":
+                return self._learn_anchor(batch)
+            case "mixup":
+                return self._mix(batch)
 
     # -- module 1 ------------------------------------------------------------------------------------------
     def _free(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        z = self._normal(len(batch.rows), batch.rng)
+        count = ranks.count() * len(batch.rows)
+        z = ranks.part(self._normal(count, batch.rng))
         if batch.step % ROUND == 0:
             return self._learn_generator(z)
         with torch.no_grad():
@@ -167,7 +142,7 @@ class AugKd(Method):
             self.reference = answer = self._teacher[0](images).float()
         logits = self.net(images).float()
         mean, log_variance = self.encoder(images, answer.argmax(1))
-        noise = self._normal(len(z), batch.rng)
+        noise = ranks.part(self._normal(count, batch.rng))
         equal = torch.ones_like(z[:, 0])
         return {
             "dream_kd": kl_divergence(logits, answer, 1.0, equal),
@@ -175,9 +150,9 @@ class AugKd(Method):
         }, logits
 
     def _learn_generator(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """-KL(T||S) + CE(T, argmax T) + 20 sum_c pbar_c log pbar_c + BN statistics; reaches G alone."""
+        """-KL(T||S) + CE(T, argmax T) + 20 sum_c pbar_c log10 pbar_c + BN statistics; reaches G alone."""
         images = self.generator(z)
-        with statistics_gap(self._teacher[0]) as gaps:
+        with differences(self._teacher[0]) as found:
             answer = self._teacher[0](images).float()
         self.reference = answer.detach()
         logits = through(self.net, images).float()
@@ -186,20 +161,24 @@ class AugKd(Method):
             "one_hot": F.cross_entropy(answer, answer.argmax(1)),
             "balance": BALANCE * balance_loss(answer),
         }
-        if gaps:
-            losses["statistics"] = torch.stack(gaps).sum()
+        if found:
+            losses["statistics"] = whole_gap(found)
         return losses, logits.detach()
 
     # -- module 2 ------------------------------------------------------------------------------------------
     def _learn_anchor(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         z, labels = self._encode(batch), _labels(batch)
         with _frozen(self.generator):
-            images = self.generator(self.anchor(z, labels))
+            anchors, mask = self.anchor(z, labels), self.anchor.mask(labels)
+            images = self.generator(anchors)
             answer = self._teacher[0](images).float()
         self.reference = answer.detach()
-        losses = anchor_losses(answer, self.anchor.mask(labels), labels, self.settings)
-        with torch.no_grad(), _evaluating(self.net):
-            logits = self.net(images.detach()).float()  # for the curve alone
+        losses = anchor_losses(answer, mask, labels, self.settings)
+        with torch.no_grad(), _evaluating(self.net):  # for the curve alone
+            logits = self.net(images.detach()).float()
+            whole = spread(ranks.whole(anchors), ranks.whole(z))
+            found = whole, mask.mean(), self.anchor.moved()
+            self.figures = dict(zip(self.noted, found, strict=True))
         return losses, logits
 
     # -- module 3 ------------------------------------------------------------------------------------------
@@ -246,7 +225,8 @@ class AugKd(Method):
         return self.net
 
     def adam(self) -> list[dict[str, Any]]:
-        rates = {self.generator: ADAM, self.encoder: ADAM, self.anchor: ANCHOR_ADAM}
+        own = self.settings
+        rates = {self.generator: ADAM, self.encoder: own.encoder_lr, self.anchor: own.anchor_lr}
         return [{"params": list(net.parameters()), "lr": rate} for net, rate in rates.items()]
 
     @torch.no_grad()
@@ -260,9 +240,9 @@ class AugKd(Method):
         """G(z) in module 1, G(z') in module 2, the mixture of now in module 3; None where nothing is mixed."""
         with _evaluating(self.encoder):
             z = self.encoder(images, labels)[0]
-        if not self.sees_pool:
+        if self.module == "free":
             return self._dream(z, labels, 1.0)
-        if self._anchoring:
+        if self.module == "anchor":
             return self._dream(z, labels, 0.0)
         share = image_share(self._epoch, self._epochs, self.settings.a, self.settings.b)
         if not self.settings.mixup:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.params import DfndSettings
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 
 
 class NoiseAdaptation(nn.Module):

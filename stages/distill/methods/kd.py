@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.distill.methods import Batch, Method
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: float, weight: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stages.distill.methods import Batch, Choice, Method, Pool
+from stages.distill import ranks
+from stages.distill.methods import Batch, Choice, Pool
 from stages.distill.methods.kd import kl_divergence
-from stages.distill.methods.simkd import feature_loss, join
+from stages.distill.methods.simkd import FeatureMethod, feature_loss, join
 from stages.distill.params import Kd3Settings, Weighting
 from stages.distill.selection import cutoffs, mixed_confidence, mixing_weight
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected
 
 EMBEDDING = 128  # dimensions of the contrastive heads
@@ -29,23 +30,33 @@ BETA = 0.1  # both parameters of the distribution that mixes channel statistics
 
 
 def disagreement_weight(student: Tensor, teacher: Tensor, weighting: Weighting) -> Tensor:
-    """Logits [B, K] -> w_i [B], detached: sigmoid(||z_S - z_T||_2) in [.5, 1); `agreement` mirrors it: 1.5 - w."""
+    """Logits [B, K] -> w_i [B], detached: sigmoid(||z_S - z_T||_2) in [.5, 1); `agreement` mirrors it: 1.5 - w.
+
+    Published, and close to 1 for every image: distances of logits are mostly above 4. `standardised`, our addition:
+    2 sigmoid of the distance minus the batch's mean, divided by its deviation; in (0, 2), on average about 1.
+    """
     if weighting == "none":
         return torch.ones(len(student), device=student.device)
-    weight = torch.sigmoid((student - teacher).detach().float().norm(dim=1))
+    distance = (student - teacher).detach().float().norm(dim=1)
+    if weighting == "standardised":
+        batch = ranks.whole(distance)
+        spread = batch.std(unbiased=False).clamp_min(1e-6)
+        return 2 * torch.sigmoid((distance - batch.mean()) / spread)
+    weight = torch.sigmoid(distance)
     return weight if weighting == "disagreement" else 1.5 - weight
 
 
 def mix_distribution(images: Tensor, share: Tensor, partner: Tensor) -> Tensor:
     """x~ = (x - mu) / sigma * sigma' + mu', with mu' = l mu + (1 - l) mu_partner and sigma' likewise.
 
-    images [B, 3, H, W]; share l [B] in [0, 1]; partner [B] int64. Statistics per image and channel over H x W.
+    images [B, 3, H, W]; share l [B] in [0, 1]; partner [B] int64, of the images of all ranks. Statistics per image and
+    channel over H x W.
     """
     mean = images.mean(dim=(2, 3), keepdim=True)
     deviation = (images.var(dim=(2, 3), keepdim=True, unbiased=False) + 1e-6).sqrt()
     share = share.view(-1, 1, 1, 1)
-    new_mean = share * mean + (1 - share) * mean[partner]
-    new_deviation = share * deviation + (1 - share) * deviation[partner]
+    new_mean = share * mean + (1 - share) * ranks.whole(mean)[partner]
+    new_deviation = share * deviation + (1 - share) * ranks.whole(deviation)[partner]
     return (images - mean) / deviation * new_deviation + new_mean
 
 
@@ -66,10 +77,13 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 def draw_mixture(
     rng: np.random.Generator, count: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """-> shares [B] ~ Beta(.1, .1), partners [B] (a permutation)."""
+    """For `count` images, of which this rank has B -> shares [B] ~ Beta(.1, .1), partners [B] (of a permutation)."""
     share = torch.from_numpy(rng.beta(BETA, BETA, count).astype(np.float32))
     partner = torch.from_numpy(rng.permutation(count))
-    return share.to(device, non_blocking=True), partner.to(device, non_blocking=True)
+    return (
+        ranks.part(share).to(device, non_blocking=True),
+        ranks.part(partner).to(device, non_blocking=True),
+    )
 
 
 @contextmanager
@@ -99,8 +113,10 @@ class Head(nn.Linear):
         return F.normalize(super().forward(features).float(), dim=1)
 
 
-class Kd3(Method):
-    """L = mean w_i (projector(F_S) - F_T)^2 + contrast_weight * NT-Xent.
+class Kd3(FeatureMethod):
+    """L = mean w_i (projector(F_S) - F_T)^2 / variance of F_T + contrast_weight * NT-Xent + kl e / E * KL.
+
+    The published method has no KL divergence and perturbs every image (`kl: 0`, `contrast_share: 1.0`).
 
     Without `shared_classifier` the student keeps its own, and w_i weighs the KL divergence instead (our reading: the
     paper does not say what its ablation trains on).
@@ -116,6 +132,7 @@ class Kd3(Method):
     ) -> None:
         super().__init__()
         self.settings, self.temperature = settings, temperature
+        self.late_kl = settings.kl
         width, device = student.channels, next(teacher.parameters()).device
         cross = settings.mixdistribution and settings.contrast == "cross"
         self.needs_maps = settings.shared_classifier or cross
@@ -133,7 +150,11 @@ class Kd3(Method):
             projected = self.net.project(maps)
             logits = self.net.classify(projected).float()
             weight = self._weight(logits, batch)
-            losses = {"features": feature_loss(projected, batch.teacher_maps, weight)}
+            loss = feature_loss(projected, batch.teacher_maps, weight) / self.variance
+            losses = {"features": loss}
+            if self.late_kl:
+                told = kl_divergence(logits, batch.teacher_logits, self.temperature, batch.weight)
+                losses["kd"] = self.kl * told
         else:
             logits = self.net.classify(maps).float()
             weight = self._weight(logits, batch)
@@ -147,14 +168,19 @@ class Kd3(Method):
         return own * batch.weight
 
     def _contrast(self, batch: Batch, maps: Tensor) -> Tensor:
-        share, partner = draw_mixture(batch.rng, len(batch.images), batch.images.device)
-        mixed = mix_distribution(batch.images, share, partner)
+        """Of the batch's first images, which are as random as any: a second pass costs as much as the first."""
+        every = self.settings.perturbed(ranks.count() * len(batch.images))
+        count = every // ranks.count()
+        images = batch.images[:count]
+        mixed = mix_distribution(images, *draw_mixture(batch.rng, every, images.device))
         with statistics_kept(self.net):
             perturbed = self.head(_average(self._backbone(mixed)))
         if self.settings.contrast == "student":
-            return nt_xent(self.head(_average(maps)), perturbed, TEMPERATURE)
-        assert batch.teacher_maps is not None
-        return nt_xent(self.teacher_head(_average(batch.teacher_maps)), perturbed, TEMPERATURE)
+            clean = self.head(_average(maps[:count]))
+        else:
+            assert batch.teacher_maps is not None
+            clean = self.teacher_head(_average(batch.teacher_maps[:count]))
+        return nt_xent(ranks.whole(clean), ranks.whole(perturbed), TEMPERATURE)
 
     def _backbone(self, images: Tensor) -> Tensor:
         net = self.net.backbone if isinstance(self.net, Projected) else self.net
@@ -164,6 +190,8 @@ class Kd3(Method):
         return self.net
 
     def select(self, pool: Pool, epoch: int, epochs: int) -> Choice | None:
+        if epoch == 0 and isinstance(self.net, Projected):
+            self.measure(pool, self.net)
         if not self.settings.selection or epoch % self.settings.reselect_every:
             return None
         mixing = mixing_weight(epoch, epochs, self.settings.alpha_tail)

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from stages.distill import ranks
 from stages.distill.methods import Batch, Method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.mosaic_networks import Generator, PatchDiscriminator
 from stages.distill.params import MosaicSettings
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 
 
 def local_loss(fake: Tensor) -> Tensor:
@@ -52,9 +53,10 @@ def align_loss(teacher: Tensor) -> Tensor:
 def balance_loss(teacher: Tensor) -> Tensor:
     """sum_c m_c log m_c, m = mean_i softmax(T(G(z_i))): mosaics spread over the classes (appendix); logits [B, K].
 
-    Natural logarithm; the release takes log2, that is 1.44 times the weight.
+    Over the mosaics of all ranks. Natural logarithm; the release takes log2, that is 1.44 times the weight.
     """
-    log_mean = torch.logsumexp(F.log_softmax(teacher, dim=1), dim=0) - math.log(len(teacher))
+    log_probability = ranks.whole(F.log_softmax(teacher, dim=1))
+    log_mean = torch.logsumexp(log_probability, dim=0) - math.log(len(log_probability))
     return (log_mean.exp() * log_mean).sum()
 
 
@@ -97,7 +99,8 @@ class Mosaic(Method):
         self._teacher = (teacher,)  # in a tuple: no submodule, so neither trained nor saved
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        mosaics = self.generator(self._noise(len(batch.images), batch.rng))
+        noise = self._noise(ranks.count() * len(batch.images), batch.rng)
+        mosaics = self.generator(ranks.part(noise))
         answer = self._teacher[0](mosaics).float()
         losses = self._generator_losses(mosaics, answer)
         mosaics, answer = mosaics.detach(), answer.detach()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from webdistill.models.doubling import DoublingConv
+from stages.distill.methods.doubling import DoublingConv
 
 WIDTH = 64  # channels before the generator's last layer; before that 4 and 2 times as many
 PATCH_WIDTH = 128  # channels after the discriminator's first layer

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.distill import ranks
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.params import OdsdSettings
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 
 ROUNDS = 50  # cap on k-means rounds
 SEED = 0  # of the starting prototypes
@@ -137,9 +138,9 @@ class Odsd(Method):
         prototypes = self.prototypes[self.prototypes.any(dim=1)]
         with torch.autocast(mapped.device.type, enabled=False):  # cosines need float32
             return relation_loss(
-                relations(mapped.float(), prototypes),
-                relations(teacher.float(), prototypes),
-                batch.weight,
+                relations(ranks.whole(mapped.float()), prototypes),
+                relations(ranks.whole(teacher.float()), prototypes),
+                ranks.whole(batch.weight),
             )
 
     def student(self) -> Classifier:

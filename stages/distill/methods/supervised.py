@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from stages.distill.methods import Batch, Choice, Method, Pool
 from webdistill.core.errors import UserError
-from webdistill.models.cifar import Classifier
+from webdistill.models.classifier import Classifier
 
 
 class Supervised(Method):

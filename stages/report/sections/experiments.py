@@ -6,15 +6,15 @@ from stages.report import charts
 from stages.report.evidence import Evidence
 from stages.report.html import Child, Html, join, section, table, tag
 from stages.report.wording import count, half_width, percent
-from webdistill.kept import Kept, differences
+from webdistill.experiments import Kept, differences
 
 THIS = "this one"
 MOST_CHANGES = 8
 LEAD = (
-    "Figures of earlier runs as they were kept, and in which parameters they differ from this one. "
-    "An interval is that of the test sample alone; another seed moves a student besides."
+    "Metrics of earlier runs that were kept, and the parameters in which they differ from this run. "
+    "An interval covers the test sample alone; another seed changes a student in addition."
 )
-NONE = "No earlier experiment was kept. To have the next one compared with this one:"
+NONE = "No earlier experiment was kept. To compare the next run with this one:"
 HINT = """python -m webdistill results --keep NAME   # keeps the last run as experiments/NAME.json
 dvc repro report                           # compares with it here"""
 

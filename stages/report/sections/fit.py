@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stages.report import charts
-from stages.report.evidence import Collected, Evidence, Verdict
+from stages.report.evidence import Collected, Evidence
 from stages.report.html import Child, Html, section, table, tag
 from stages.report.wording import count, percent, ratio
 
@@ -15,9 +19,9 @@ BINS = 20
 SURE, UNSURE = 0.9, 0.5
 MOST_CLASSES = 24  # rows; of more classes those with the least agreement are shown
 LEAD = (
-    "All images of the pool before any filter, as the teacher and CLIP see them. Where the teacher is unsure, sees few "
-    "images of a class, or sees another class than CLIP, its answers teach the student less. No accuracy follows "
-    "from these figures."
+    "Predictions of the teacher and of CLIP for all images of the pool, before any filter. If the teacher is "
+    "uncertain, predicts a class for few images, or disagrees with CLIP, its predictions teach the student less. None "
+    "of these figures is an accuracy."
 )
 
 
@@ -68,51 +72,43 @@ def effective_number(counts: Sequence[int]) -> float:
 
 def measure(collected: Collected, classes: Sequence[str]) -> Fit:
     """Counts over every image that the teacher has answered."""
-    seen: list[list[tuple[str, Verdict]]] = [[] for _ in classes]
-    searched, selected = [0] * len(classes), [0] * len(classes)
-    for name, verdict in collected.teacher.items():
-        seen[verdict.label].append((name, verdict))
-        if (wanted := collected.scores.get(name, {}).get("query_class", -1)) >= 0:
-            searched[wanted] += 1
-    for verdict in collected.selected.values():
-        selected[verdict.label] += 1
+    teacher, number = collected.teacher, len(classes)
+    label, sureness = teacher["label"], teacher["confidence"]
+    clip, keyword = (
+        collected.scores.of(teacher.ids, name, -1) for name in ("clip_class", "query_class")
+    )
 
-    def same(label: int, column: str) -> int:
-        return sum(collected.scores.get(i, {}).get(column, -1) == label for i, _ in seen[label])
+    def counted(labels: NDArray[Any]) -> list[int]:
+        found: list[int] = np.bincount(labels, minlength=number).tolist()
+        return found
 
-    rows = [
-        ClassFit(
-            name=name,
-            searched=searched[label],
-            seen=len(seen[label]),
-            clip=same(label, "clip_class"),
-            keyword=same(label, "query_class"),
-            selected=selected[label],
-            confidence=_mean(v.confidence for _, v in seen[label]),
-        )
-        for label, name in enumerate(classes)
-    ]
-    sureness = [v.confidence for v in collected.teacher.values()]
+    columns = zip(
+        classes,
+        counted(keyword[keyword >= 0]),
+        counted(label),
+        counted(label[clip == label]),
+        counted(label[keyword == label]),
+        counted(collected.selected["label"]),
+        (_mean(sureness[label == place]) for place in range(number)),
+        strict=True,
+    )
     return Fit(
-        images=len(sureness),
-        classes=rows,
-        sure=sum(value >= SURE for value in sureness),
-        unsure=sum(value < UNSURE for value in sureness),
+        images=len(teacher),
+        classes=[ClassFit(*values) for values in columns],
+        sure=int((sureness >= SURE).sum()),
+        unsure=int((sureness < UNSURE).sum()),
     )
 
 
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return math.fsum(found) / len(found) if found else math.nan
+def _mean(values: NDArray[np.float64]) -> float:
+    return math.fsum(values) / len(values) if len(values) else math.nan
 
 
-def histogram(values: Iterable[float], low: float, high: float) -> list[int]:
+def histogram(values: NDArray[np.float64], low: float, high: float) -> list[int]:
     """Counts in BINS equal bins of [low, high]; what lies outside by rounding counts to the nearest bin."""
-    counts = [0] * BINS
-    for value in values:
-        place = int((value - low) / (high - low) * BINS)
-        counts[min(max(place, 0), BINS - 1)] += 1
-    return counts
+    places = ((values - low) / (high - low) * BINS).astype(np.int64)
+    found: list[int] = np.bincount(places.clip(0, BINS - 1), minlength=BINS).tolist()
+    return found
 
 
 def fit(evidence: Evidence) -> Html:
@@ -144,22 +140,23 @@ def _facts(found: Fit, classes: int) -> Html:
 
 
 def _histograms(collected: Collected, classes: int) -> Html:
-    pool = list(collected.teacher.values())
-    chosen = [collected.teacher[i] for i in collected.selected if i in collected.teacher]
+    teacher = collected.teacher
+    places = teacher.places(collected.selected.ids)
+    chosen = places[places >= 0]
     most = math.log(classes)
 
     def chart(title: str, counts: Sequence[Sequence[int]], high: float, label: str) -> Html:
         layers = {"pool": counts[0], "selected": counts[1]}
         return tag("figure", tag("figcaption", title), charts.bars(layers, 0.0, high, label))
 
-    sureness = [histogram((v.confidence for v in part), 0.0, 1.0) for part in (pool, chosen)]
-    spread = [histogram((v.entropy for v in part), 0.0, most) for part in (pool, chosen)]
+    def both(column: str, high: float) -> list[list[int]]:
+        return [histogram(part, 0.0, high) for part in (teacher[column], teacher[column][chosen])]
+
+    sureness, spread = both("confidence", 1.0), both("entropy", most)
     return tag(
         "div",
-        chart("how sure the teacher is", sureness, 1.0, "confidence in its first class"),
-        chart(
-            "how it spreads over the classes", spread, most, f"entropy, nats (at most {most:.2f})"
-        ),
+        chart("confidence of the teacher", sureness, 1.0, "largest probability"),
+        chart("entropy of its predictions", spread, most, f"entropy, nats (at most {most:.2f})"),
         class_="grid",
     )
 
@@ -188,7 +185,7 @@ def _by_class(found: Fit) -> Html:
     ]
     header: list[Child] = [
         "class",
-        "seen by the teacher (blue: by CLIP too)",
+        "predicted by the teacher (blue: by CLIP too)",
         "seen",
         "CLIP agrees",
         "keyword agrees",

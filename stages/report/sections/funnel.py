@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from stages.report.charts import bar
 from stages.report.evidence import Collected, Evidence
 from stages.report.html import Html, section, table, tag
@@ -23,22 +25,27 @@ class Step:
 
 def steps(collected: Collected) -> list[Step]:
     """All lines in order; what is left equals what was there minus the losses in between."""
-    statuses = Counter(collected.ledger.column("status").to_pylist())
+    statuses = Counter(
+        {
+            one["values"]: one["counts"]
+            for one in pc.value_counts(collected.ledger["status"]).to_pylist()
+        }
+    )
     pool = statuses.pop("ok", 0)
-    kept = set(collected.kept)
+    kept, selected = collected.kept, collected.selected
     found = [Step("candidates", collected.ledger.num_rows, False), *_losses(statuses, status)]
     found += [
         Step("in the pool", pool, False),
-        *_losses(Counter(drop.reason for drop in collected.dropped), reason),
+        *_losses(Counter(collected.dropped["reason"].tolist()), reason),
     ]
     found.append(Step("kept by the filter", len(kept), False))
-    if left := len(kept - collected.selected.keys()):
+    if left := int((~selected.has(kept.ids)).sum()):
         found.append(Step("not selected", left, True))
-    if extra := len(collected.selected.keys() - kept):
+    if extra := int((~kept.has(selected.ids)).sum()):
         found.append(
             Step("selected although the filter dropped them (select.source: pool)", extra, False)
         )
-    found.append(Step("selected for training", len(collected.selected), False))
+    found.append(Step("selected for training", len(selected), False))
     return found
 
 
@@ -69,6 +76,6 @@ def funnel(evidence: Evidence) -> Html:
     return section(
         "funnel",
         "Where the images went",
-        "Every candidate ends in one grey line, which says why it is gone, or in the last blue one.",
+        "Every candidate ends in one grey line, which names the reason, or in the last blue line.",
         tag("div", table(["step", "", "images", "of candidates"], rows, {2, 3}), class_="bars"),
     )

@@ -9,10 +9,13 @@ from stages.report.html import Child, Html, join, tag
 from stages.report.sections.experiments import comparable
 from stages.report.sections.fit import SURE, measure
 from stages.report.sections.funnel import steps
-from stages.report.wording import count, half_width, percent, ratio, short
+from stages.report.wording import POOL_FREE, count, half_width, percent, ratio, short
 
 AS_SURE = 0.02  # mean confidence this near to the accuracy counts as equal
-LATENCY = "Milliseconds depend on the machine and so are in MLflow, not in this file: latency_* of the run of evaluate."
+LATENCY = (
+    "Milliseconds depend on the machine and so are not in this file: `python -m webdistill results` names those of "
+    "this one with the number of threads, MLflow has them as latency_* of the run of evaluate."
+)
 
 
 def glance(evidence: Evidence, shown: Set[str]) -> Html:
@@ -22,6 +25,9 @@ def glance(evidence: Evidence, shown: Set[str]) -> Html:
 
 def _tiles(evidence: Evidence) -> Html:
     figures, collected = evidence.measured.figures, evidence.collected
+    used, note = len(collected.selected), f"of {count(collected.ledger.num_rows)} candidates"
+    if evidence.params["distill"]["method"] in POOL_FREE:
+        used, note = 0, f"of the web; {evidence.params['distill']['method']} makes its own"
     margin = half_width(figures["top1"], int(figures["test_images"]))
     times = figures["teacher_parameters"] / figures["parameters"]
     operations = figures.get("teacher_multiply_adds", 0) / figures["multiply_adds"]
@@ -52,8 +58,8 @@ def _tiles(evidence: Evidence) -> Html:
         ),
         _tile(
             "Images used",
-            count(len(collected.selected)),
-            f"of {count(collected.ledger.num_rows)} candidates",
+            count(used),
+            note,
         ),
         class_="glance",
     )
@@ -118,14 +124,20 @@ def training_line(evidence: Evidence) -> str:
     settings = evidence.params["distill"]
     epochs = max((e for points in evidence.measured.curve.values() for e, _ in points), default=0.0)
     text = f"Method {settings['method']}, {epochs:.0f} epochs"
-    text += ", with compensation for confounders" if settings["deconfound"]["enabled"] else ""
+    text += (
+        ", with compensation for confounders"
+        if settings["deconfound"]["dictionary"] != "none"
+        else ""
+    )
     kept = evidence.measured.choices.get("kept_share", [])
     if len(kept) > 1:
         churn = evidence.measured.choices.get("churn", [(0.0, 0.0)])
         text += (
-            f"; its own choice went from {percent(kept[0][1], 0)} to {percent(kept[-1][1], 0)} of the images, and "
-            f"{percent(churn[-1][1], 1)} changed in the last one"
+            f"; the share of images that it selects went from {percent(kept[0][1], 0)} to {percent(kept[-1][1], 0)}, "
+            f"and {percent(churn[-1][1], 1)} changed in the last selection"
         )
+    if held := evidence.measured.curve.get("holdout_agreement"):
+        text += f"; it agrees with the teacher on {percent(held[-1][1])} of the held-out images"
     return text + "."
 
 

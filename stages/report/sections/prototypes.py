@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.report.charts import stack
+from stages.report.columns import Names, text
 from stages.report.evidence import Collected, Evidence
 from stages.report.html import EMPTY, Html, join, section, tag
 from stages.report.wording import count, percent
@@ -21,7 +22,7 @@ class Cluster:
     """A prototype with its images, nearest first, and the teacher's classes in them, most frequent first."""
 
     index: int
-    images: Sequence[str]
+    images: Names
     mix: Sequence[tuple[int, float]]  # class, share
 
     @property
@@ -34,9 +35,8 @@ def clusters(collected: Collected) -> list[Cluster]:
     """All prototypes that have an image with a teacher's class."""
     found = []
     for index, images in sorted(collected.nearest.items()):
-        counted = Counter(
-            collected.teacher[name].label for name in images if name in collected.teacher
-        )
+        labels = collected.teacher.of(images, "label", -1)
+        counted = Counter(labels[labels >= 0].tolist())
         total = sum(counted.values())
         if total:
             mix = sorted(
@@ -59,8 +59,8 @@ def prototypes(evidence: Evidence) -> Html:
     return section(
         "prototypes",
         "Confounders: the prototypes",
-        f"{count(len(found))} clusters of the pool's features, with the images nearest to each centre. Mixed ones are "
-        "where context, not the object, decides: the confounders.",
+        f"{count(len(found))} clusters of the pool's features, with the images nearest to each centre. In mixed "
+        "clusters the context decides, not the object: these are the confounders.",
         tag("h3", "largest"),
         join(_cluster(evidence, c, settings["nearest"]) for c in largest),
         tag("h3", "most mixed") if mixed else EMPTY,
@@ -70,16 +70,14 @@ def prototypes(evidence: Evidence) -> Html:
 
 def _cluster(evidence: Evidence, cluster: Cluster, number: int) -> Html:
     collected, classes = evidence.collected, evidence.classes
-    hidden = collected.hidden
-    images = [name for name in cluster.images if name not in hidden][:number]
+    images = cluster.images[~collected.hidden.has(cluster.images)][:number]
+    labels = collected.teacher.of(images, "label", -1)
     named = ", ".join(
         f"{classes[c]} {percent(share, 0)}" for c, share in cluster.mix[:SHOWN_CLASSES]
     )
     figures = [
-        collected.pool.figure(
-            i, classes[collected.teacher[i].label] if i in collected.teacher else ""
-        )
-        for i in images
+        collected.pool.figure(text(name), classes[label] if label >= 0 else "")
+        for name, label in zip(images, labels, strict=True)
     ]
     head = tag(
         "div",

@@ -10,8 +10,8 @@ from typing import Any
 from stages.report.evidence import Evidence
 from stages.report.html import Child, Html, section, table, tag
 
-COMMANDS = """dvc pull     # the data of this commit, where a remote holds it
-dvc repro    # or build it: only what is missing or changed runs
+COMMANDS = """dvc pull     # the data of this commit, if a remote has it
+dvc repro    # or compute it: only missing or changed stages run
 dvc metrics show
 dvc plots show"""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from stages.report import charts
 from stages.report.evidence import Evidence
 from stages.report.html import Child, Html, join, section, table, tag
@@ -9,6 +11,10 @@ from stages.report.wording import count, percent, short
 
 MOST_CLASSES = 24  # beyond that a matrix is unreadable: the commonest mistakes are listed instead
 MOST_MISTAKES = 20
+PARTS = {  # of a compensation, columns of curve.csv
+    "compensation_constant": "compensation, the part that is the same for every image, rms",
+    "compensation_by_image": "compensation, the part that depends on the image, rms",
+}
 
 
 def results(evidence: Evidence) -> Html:
@@ -29,32 +35,52 @@ def results(evidence: Evidence) -> Html:
 
 
 def _figures(evidence: Evidence) -> Html:
+    """Side by side: the student, its int8 export, the teacher."""
     figures = evidence.measured.figures
-    rows: list[list[Child]] = [
-        ["top-1", percent(figures["top1"], 2), percent(figures["teacher_top1"], 2)]
-    ]
+    rows: list[list[str]] = [["top-1", *_each(figures, ("top1", "int8_top1", "teacher_top1"))]]
     if "raw_top1" in figures:
         rows += [
-            ["top-1, answers without compensation", percent(figures["raw_top1"], 2), ""],
-            ["top-1, compensated answers", percent(figures["compensated_top1"], 2), ""],
+            ["top-1, answers without compensation", percent(figures["raw_top1"], 2)],
+            ["top-1, compensated answers", percent(figures["compensated_top1"], 2)],
         ]
+    if "mean_top1" in figures:
+        same = "top-1, the same mean compensation for every image"
+        rows.append([same, percent(figures["mean_top1"], 2), ""])
+    for name, meaning in PARTS.items():
+        if points := evidence.measured.curve.get(name):
+            rows.append([meaning, f"{points[-1][1]:.3f}", ""])
     if "top5" in figures:
-        rows.append(["top-5", percent(figures["top5"], 2), ""])
+        rows.append(["top-5", percent(figures["top5"], 2)])
     rows += [
-        ["same class as the teacher", percent(figures["agreement"], 2), ""],
-        ["calibration error (ECE)", f"{figures['ece']:.4f}", ""],
-        ["negative log-likelihood, nats", f"{figures['nll']:.4f}", ""],
-        ["Brier score", f"{figures['brier']:.4f}", ""],
-        ["parameters", count(figures["parameters"]), count(figures["teacher_parameters"])],
+        ["same class as the teacher", percent(figures["agreement"], 2)],
+        ["calibration error (ECE)", f"{figures['ece']:.4f}"],
+        ["negative log-likelihood, nats", f"{figures['nll']:.4f}"],
+        ["Brier score", f"{figures['brier']:.4f}"],
+        ["parameters", count(figures["parameters"]), "", count(figures["teacher_parameters"])],
         [
             "multiply-adds per image",
             short(figures["multiply_adds"]),
+            "",
             short(figures["teacher_multiply_adds"]) if "teacher_multiply_adds" in figures else "",
         ],
     ]
+    if "onnx_bytes" in figures:
+        sizes = [figures.get(key) for key in ("onnx_bytes", "int8_bytes", "teacher_bytes")]
+        rows.append(["MB", *("" if size is None else f"{size / 1e6:.2f}" for size in sizes)])
     if "onnx_agreement" in figures:
-        rows.append(["ONNX export, same class as torch", percent(figures["onnx_agreement"], 2), ""])
-    return table(["", "student", "teacher"], rows, {1, 2})
+        rows.append(["ONNX export, same class as torch", percent(figures["onnx_agreement"], 2)])
+    if "int8_agreement" in figures:
+        rows.append(["int8, same class as float32", "", percent(figures["int8_agreement"], 2)])
+    shown: list[list[Child]] = [[*row, *[""] * (4 - len(row))] for row in rows]
+    header: list[Child] = ["", "student", "student, int8", "teacher"]
+    if "int8_top1" not in figures:
+        shown = [[*row[:2], row[3]] for row in shown]
+        header = ["", "student", "teacher"]
+    return table(header, shown, {1, 2, 3})
+
+
+def _each(figures: Mapping[str, float], keys: Sequence[str]) -> list[str]:
+    return [percent(figures[key], 2) if key in figures else "" for key in keys]
 
 
 def _calibration(evidence: Evidence) -> Html:
@@ -62,7 +88,7 @@ def _calibration(evidence: Evidence) -> Html:
         "figure",
         tag(
             "figcaption",
-            "accuracy against confidence; on the diagonal it is as sure as it is right",
+            "accuracy against confidence; on the diagonal confidence equals accuracy",
         ),
         charts.reliability(evidence.measured.calibration),
     )

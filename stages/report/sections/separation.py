@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.report.columns import names
 from stages.report.evidence import Collected
 
 RIGHT, OTHERS = ("clean", "shifted"), ("wrong_keyword", "junk")
@@ -25,15 +26,16 @@ def auc(good: Sequence[float], bad: Sequence[float]) -> float:
 def separation(collected: Collected, truth: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """`auc_<score or margin>_<wrong_keyword or junk>`, over the pool; groups without an image are left out."""
     kinds = {row["row"]: row["kind"] for row in truth}
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in collected.ledger.select(["row", "id", "status"]).to_pylist():
-        if entry["status"] == "ok" and entry["id"] in collected.scores:
+    groups: dict[str, list[int]] = {}
+    ledger, scores = collected.ledger.select(["row", "id", "status"]), collected.scores
+    places = scores.places(names(ledger["id"])).tolist()
+    for entry, place in zip(ledger.to_pylist(), places, strict=True):
+        if entry["status"] == "ok" and place >= 0:
             kind = kinds.get(entry["row"], "")
-            group = "right" if kind in RIGHT else kind
-            groups.setdefault(group, []).append(collected.scores[entry["id"]])
+            groups.setdefault("right" if kind in RIGHT else kind, []).append(place)
     return {
         f"auc_{name}_{other}": round(
-            auc([f[name] for f in groups["right"]], [f[name] for f in groups[other]]), 4
+            auc(scores[name][groups["right"]].tolist(), scores[name][groups[other]].tolist()), 4
         )
         for name in ("score", "margin")
         for other in OTHERS

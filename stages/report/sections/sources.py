@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from urllib.parse import urlsplit
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.report.columns import names
 from stages.report.evidence import Collected, Evidence
 from stages.report.html import Child, Html, link, section, table, tag
+from stages.report.ledger import UNKNOWN
 from stages.report.wording import count
 
-UNKNOWN = "not stated"
+STATED = ["licence", "licence_url", "host"]
 
 
-def host(*addresses: str) -> str:
-    """Host name of the first address that has one; never user info, port, path or query."""
-    for address in addresses:
-        try:
-            name = urlsplit(address).hostname
-        except ValueError:
-            name = None
-        if name and urlsplit(address).scheme in ("http", "https"):
-            return name
-    return UNKNOWN
+def pooled(collected: Collected) -> pa.Table:
+    """What the ledger states of every image in the pool."""
+    ledger = collected.ledger
+    return ledger.select(STATED).filter(pc.equal(ledger["status"], "ok"))
 
 
-def pooled(collected: Collected) -> list[dict[str, str]]:
-    """The ledger's row of every image in the pool."""
-    columns = ["id", "status", "url", "licence", "licence_url", "landing_page"]
-    return [row for row in collected.ledger.select(columns).to_pylist() if row["status"] == "ok"]
+def used(collected: Collected) -> pa.Table:
+    """What it states of every selected image."""
+    ledger = collected.ledger
+    chosen = pa.array(collected.selected.has(names(ledger["id"])))
+    return ledger.select(STATED).filter(pc.and_(pc.equal(ledger["status"], "ok"), chosen))
 
 
-def used(collected: Collected) -> list[dict[str, str]]:
-    """The ledger's row of every selected image."""
-    return [row for row in pooled(collected) if row["id"] in collected.selected]
-
-
-def licences(rows: Iterable[dict[str, str]]) -> list[tuple[str, str, int]]:
+def licences(rows: pa.Table) -> list[tuple[str, str, int]]:
     """(licence, its address, images), most frequent first."""
-    counted = Counter((row["licence"] or UNKNOWN, row["licence_url"] or "") for row in rows)
-    return sorted(
-        ((*key, n) for key, n in counted.items()), key=lambda item: (-item[2], item[0], item[1])
-    )
+    counted = _counted(rows, ["licence", "licence_url"])
+    found = [(name or UNKNOWN, url, n) for name, url, n in counted]
+    return sorted(found, key=lambda item: (-item[2], item[0], item[1]))
 
 
-def hosts(rows: Iterable[dict[str, str]]) -> list[tuple[str, int]]:
+def hosts(rows: pa.Table) -> list[tuple[str, int]]:
     """(host, images), most frequent first."""
-    counted = Counter(host(row["landing_page"] or "", row["url"] or "") for row in rows)
-    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    found = [(name, n) for name, n in _counted(rows, ["host"])]
+    return sorted(found, key=lambda item: (-item[1], item[0]))
+
+
+def _counted(rows: pa.Table, keys: list[str]) -> list[tuple[Any, ...]]:
+    """(value of each key, rows)"""
+    found = rows.select(keys).group_by(keys).aggregate([([], "count_all")])
+    columns = [found[name].to_pylist() for name in (*keys, "count_all")]
+    return list(zip(*columns, strict=True))
 
 
 def sources(evidence: Evidence) -> Html:
@@ -56,7 +55,10 @@ def sources(evidence: Evidence) -> Html:
     by_licence: list[list[Child]] = [[link(name, url), count(n)] for name, url, n in licences(rows)]
     by_host: list[list[Child]] = [[name, count(n)] for name, n in hosts(rows)]
     limit = int(evidence.params["report"]["hosts"])
-    lead = "Of the selected images, as the search's list states them. Stated is not cleared: check before you publish."
+    lead = "As the sources of the selected images state them. Stated is not cleared: check before you publish."
+    if own := pc.sum(evidence.collected.ledger["own"]).as_py():
+        lead += f" {count(own)} images of the pool came from hosts of the own network, "
+        lead += "which WEBDISTILL_ALLOW_HOSTS allowed."
     title = (
         f"hosts (the first {limit} of {count(len(by_host))})" if len(by_host) > limit else "hosts"
     )

@@ -3,48 +3,65 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from stages.report.evidence import HIDDEN, Collected, Drop, Evidence
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.report.columns import Columns, Places, first, text
+from stages.report.evidence import HIDDEN, Collected, Evidence
 from stages.report.html import EMPTY, Html, join, section, tag
 from stages.report.wording import figure, reason
 
-Facts = Mapping[str, Any]
+Values = NDArray[np.float64]
 # What a reason of the filter looks at, where it is known of kept images too.
-MEASURES: dict[str, Callable[[Facts], float]] = {
-    "low_score": lambda facts: float(facts["score"]),
-    "low_margin": lambda facts: float(facts["margin"]),
+MEASURES: dict[str, Callable[[Columns], Values]] = {
+    "low_score": lambda facts: facts["score"].astype(float),
+    "low_margin": lambda facts: facts["margin"].astype(float),
     "elongated": lambda facts: (
-        max(facts["width"], facts["height"]) / min(facts["width"], facts["height"])
+        np.maximum(facts["width"], facts["height"]) / np.minimum(facts["width"], facts["height"])
     ),
-    "too_small": lambda facts: float(min(facts["width"], facts["height"])),
+    "too_small": lambda facts: np.minimum(facts["width"], facts["height"]).astype(float),
 }
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One image the filter dropped; `value` against `threshold` decided."""
+
+    id: str
+    value: float
+    threshold: float
 
 
 def just_below(collected: Collected, why: str, number: int) -> list[Drop]:
     """Dropped images whose value lay nearest to the threshold; ties by id."""
-    drops = [d for d in collected.dropped if d.reason == why]
-    return sorted(drops, key=lambda d: (abs(d.value - d.threshold), d.id))[:number]
+    drops = collected.dropped
+    mine = np.flatnonzero(drops["reason"] == why)
+    gap = abs(drops["value"][mine] - drops["threshold"][mine])
+    shown = mine[first(gap, drops.ids[mine], number)]
+    values, limits = drops["value"][shown].tolist(), drops["threshold"][shown].tolist()
+    return [Drop(text(i), *pair) for i, *pair in zip(drops.ids[shown], values, limits, strict=True)]
 
 
 def just_above(
     collected: Collected, why: str, threshold: float, number: int
 ) -> list[tuple[str, float]]:
     """Kept images whose value lies nearest above the threshold, with the value; ties by id."""
-    measure = MEASURES[why]
-    values = [
-        (name, measure(collected.scores[name]))
-        for name in collected.kept
-        if name in collected.scores
-    ]
-    return sorted(values, key=lambda item: (abs(item[1] - threshold), item[0]))[:number]
+    scores = collected.scores
+    places = scores.places(collected.kept.ids)
+    places = places[places >= 0]
+    values, ids = MEASURES[why](scores)[places], scores.ids[places]
+    shown = first(abs(values - threshold), ids, number)
+    return [(text(ids[at]), float(values[at])) for at in shown]
 
 
 def thresholds(evidence: Evidence) -> Html:
     """Section `thresholds`."""
     collected, number = evidence.collected, int(evidence.params["report"]["pictures"])
-    counted = Counter(d.reason for d in collected.dropped if not d.other and d.reason not in HIDDEN)
+    single = collected.dropped["reason"][collected.dropped["other"] == b""]
+    counted = Counter(why for why in single.tolist() if why not in HIDDEN)
     reasons = sorted(counted, key=lambda why: (-counted[why], why))
     sheets = [_filter_sheets(collected, why, number) for why in reasons]
     sheets.append(_select_sheets(evidence, number))
@@ -77,35 +94,36 @@ def _filter_sheets(collected: Collected, why: str, number: int) -> Html:
 
 def _select_sheets(evidence: Evidence, number: int) -> Html:
     collected, classes = evidence.collected, evidence.classes
-    chosen = sorted(collected.selected.items(), key=lambda item: (item[1].confidence, item[0]))[
-        :number
-    ]
-    left = [
-        (i, collected.teacher[i])
-        for i in collected.kept
-        if i not in collected.selected and i in collected.teacher
-    ]
-    left = sorted(left, key=lambda item: (-item[1].confidence, item[0]))[:number]
+    chosen, teacher, kept = collected.selected, collected.teacher, collected.kept.ids
+    left = teacher.places(kept[~chosen.has(kept)])
+    left = left[left >= 0]
 
-    def frames(items: list[Any]) -> list[Html]:
+    def frames(verdicts: Columns, places: Places) -> list[Html]:
         return [
             collected.pool.figure(
-                name, f"{classes[verdict.label]} {verdict.confidence:.3f}", classes[verdict.label]
+                text(verdicts.ids[at]),
+                f"{classes[verdicts['label'][at]]} {verdicts['confidence'][at]:.3f}",
+                classes[verdicts["label"][at]],
             )
-            for name, verdict in items
+            for at in places
         ]
 
+    least = first(chosen["confidence"], chosen.ids, number)
+    most = left[first(-teacher["confidence"][left], teacher.ids[left], number)]
     return join(
         (
             tag("h3", "selection: the teacher's class and its confidence"),
-            sheet("least confident of the selected", frames(chosen)),
-            sheet("most confident of those not selected", frames(left)) if left else EMPTY,
+            sheet("least confident of the selected", frames(chosen, least)),
+            sheet("most confident of those not selected", frames(teacher, most))
+            if len(most)
+            else EMPTY,
         )
     )
 
 
-def _query(facts: Mapping[str, Facts], name: str) -> str:
-    return f"searched for: {facts[name].get('query', '')}" if name in facts else ""
+def _query(facts: Columns, name: str) -> str:
+    at = facts.place(name)
+    return f"searched for: {facts['query'][at] or ''}" if at >= 0 else ""
 
 
 def sheet(title: str, figures: list[Html]) -> Html:

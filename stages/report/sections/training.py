@@ -11,10 +11,11 @@ from stages.report.pictures import whole_uri
 
 MOST_CLASSES = 24  # curves per class beyond that say less than they cost
 PICTURES = {  # of data/distill/pictures
-    "views.png": "what the student saw: a row per image, its first views",
+    "views.png": "training views of the student: a row per image",
     "kept_most_then_least.png": "images the method kept most often, then those it kept least",
-    "over_training.png": "a row per image: itself, then what the method made of it as the training went on, four times "
-    "in every part; with augkd: what the generator makes of it, the same of its anchor, and the mixtures",
+    "over_training.png": "a row per image: the image, then what the method made from it during training, four times in "
+    "every phase; with augkd: the generator's image, that of its anchor, and the mixtures; with dafl, "
+    "fast, cmi and deepinv: images that the method made, a column for each of four moments",
 }
 
 
@@ -24,7 +25,7 @@ def curves(evidence: Evidence) -> Html:
     parts = _choices(evidence.measured.choices)
     if not shown and not parts:
         return EMPTY
-    lead = "Every series the training wrote, by epoch. The student is the last epoch, not the best one."
+    lead = "All curves of the training, by epoch. The student is that of the last epoch, not of the best one."
     if shown:
         parts += [tag("h3", "losses and rates"), tag("div", *shown, class_="grid small")]
     parts += _pictures(evidence.measured.pictures)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from stages.report.columns import names
 from stages.report.evidence import Collected, Evidence
 from stages.report.html import EMPTY, Child, Html, section, table, tag
 from stages.report.sections.separation import OTHERS, separation
@@ -39,12 +42,17 @@ ORDER = (
     SAME_PIXELS,
     "takedown",
     "unsafe",
+    "punsafe",
+    "nsfw",
     "leak",
     "licence",
     "too_small",
     "elongated",
     "blank",
     "low_entropy",
+    "pwatermark",
+    "low_aesthetic",
+    "low_similarity",
     *KEYWORD,
     "duplicate",
     "class_cap",
@@ -91,20 +99,19 @@ class Judged:
 
 def fates(collected: Collected, truth: Sequence[Mapping[str, Any]]) -> list[Fate]:
     """Ledger and truth joined by row. A row that the truth does not have is left out."""
-    reasons = {drop.id: drop.reason for drop in collected.dropped}
     known = {row["row"]: row for row in truth}
+    ledger, drops = collected.ledger.select(["row", "id", "status"]), collected.dropped
+    ids = names(ledger["id"])
+    labels = collected.teacher.of(ids, "label", -1).tolist()
+    ends = np.where(collected.selected.has(ids), SELECTED, drops.of(ids, "reason", KEPT)).tolist()
     found = []
-    for entry in collected.ledger.select(["row", "id", "status"]).to_pylist():
+    for entry, label, drop in zip(ledger.to_pylist(), labels, ends, strict=True):
         if entry["row"] not in known:
             continue
-        fact, name, end = dict(known[entry["row"]]), entry["id"], entry["status"]
-        if end == "duplicate":
-            end = SAME_PIXELS
-        label = -1
-        if end == "ok":
-            end = SELECTED if name in collected.selected else reasons.get(name, KEPT)
-            label = collected.teacher[name].label if name in collected.teacher else -1
-        found.append(Fate(end=end, teacher_class=label, **fact))
+        status = entry["status"]
+        pooled = status == "ok"
+        end = drop if pooled else SAME_PIXELS if status == "duplicate" else status
+        found.append(Fate(end=end, teacher_class=label if pooled else -1, **known[entry["row"]]))
     return found
 
 

@@ -1,0 +1,108 @@
+"""What a student costs beside its teacher, known before it is trained. `init` and `check-teacher` say it, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from stages.distill.methods import build as build_method
+from stages.distill.params import PLAIN, Distill
+from webdistill.models import cost
+from webdistill.models.classifier import Classifier
+from webdistill.models.projected import Projected
+from webdistill.models.zoo import build
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of one network: weights, and multiply-adds of one image."""
+
+    parameters: int
+    multiply_adds: int
+
+    @classmethod
+    def of(cls, net: Classifier, image_size: int) -> Size:
+        return cls(cost.parameters(net), cost.multiply_adds(net, image_size))
+
+    def exceeds(self, other: Size) -> bool:
+        """Whether it is larger or slower."""
+        return self.parameters > other.parameters or self.multiply_adds > other.multiply_adds
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`student` is what answers in the end: projector, the teacher's classifier and a compensation are in it."""
+
+    name: str  # distill.student
+    method: str
+    student: Size
+    teacher: Size
+    joined: bool  # ends in a projector and the teacher's classifier
+    alone: Size | None  # the same network without these; only where `student` exceeds the teacher
+
+    @property
+    def sentence(self) -> str:
+        one, other = self.student, self.teacher
+        told = (
+            f"{self.name} with {self.method} has {one.parameters:,} parameters "
+            f"({one.parameters / other.parameters:.1%} of the teacher's {other.parameters:,}) and takes "
+            f"{one.multiply_adds / 1e6:,.1f} million multiply-adds an image "
+            f"({one.multiply_adds / other.multiply_adds:.1%} of {other.multiply_adds / 1e6:,.1f})"
+        )
+        return f"{told}, projector and the teacher's classifier included" if self.joined else told
+
+    @property
+    def warning(self) -> str | None:
+        """What to do about a student that is larger or slower than its teacher; None for all others."""
+        one, other = self.student, self.teacher
+        if not one.exceeds(other):
+            return None
+        more = ["parameters"] * (one.parameters > other.parameters)
+        more += ["multiply-adds"] * (one.multiply_adds > other.multiply_adds)
+        told = (
+            f"the student has more {' and '.join(more)} than its teacher; name a smaller network in "
+            "distill.student"
+        )
+        if self.joined and self.alone is not None and not self.alone.exceeds(other):
+            told += (
+                f", or set distill.method to {PLAIN}: {self.name} without a projector has no more"
+            )
+        return told
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        return {
+            "student_parameters": self.student.parameters,
+            "teacher_parameters": self.teacher.parameters,
+            "student_multiply_adds": self.student.multiply_adds,
+            "teacher_multiply_adds": self.teacher.multiply_adds,
+        }
+
+
+def measure(student: Classifier, teacher: Classifier, settings: Distill, image_size: int) -> Cost:
+    """Of a method's `student()`. It stays as it was, and nothing random is drawn.
+
+    A compensation counts where the exported student answers with it.
+    """
+    compensation = student.compensation
+    if settings.deconfound.inference == "raw":
+        student.compensation = None
+    found, other = Size.of(student, image_size), Size.of(teacher, image_size)
+    student.compensation = compensation
+    joined, alone = isinstance(student, Projected), None
+    if joined and found.exceeds(other):
+        with torch.random.fork_rng(devices=[]):
+            plain = build(settings.student, teacher.fc.out_features, image_size)
+        alone = Size.of(plain, image_size)
+    return Cost(settings.student, settings.method, found, other, joined, alone)
+
+
+def expected(settings: Distill, teacher: Classifier, image_size: int) -> Cost:
+    """Before there are images: of the student in the shape that its method gives it. A compensation is not in it.
+
+    Raises UserError when the method cannot work with this teacher, or when there is no such student.
+    """
+    student = build(settings.student, teacher.fc.out_features, image_size)
+    method = build_method(settings, student, teacher, image_size)
+    return measure(method.student(), teacher, settings, image_size)

@@ -1,0 +1,102 @@
+"""What a student starts from: weights of a file, of a folder of this project, or of the network's library."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stages.distill.params import PRETRAINED
+from webdistill.core.errors import UserError
+from webdistill.harness.stage import Stage
+from webdistill.models.checkpoint import copy_into, load_network, read_tensors
+from webdistill.models.classifier import Classifier
+from webdistill.models.projected import Projected
+from webdistill.models.zoo import build, pretrained
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights that fit the student, but perhaps for its head: the tensors whose shape follows the classes."""
+
+    tensors: Mapping[str, Tensor]
+    source: str
+    sha256: str
+    architecture: str
+    heads: frozenset[str]
+
+    def give(self, student: Classifier) -> list[str]:
+        """Copy the weights into the student. -> tensors of its head that stay fresh"""
+        return copy_into(student, self.tensors, self.source, self.architecture, self.heads)
+
+
+def read_start(stage: Stage) -> Start | None:
+    """What `distill.student_weights` names, tried on a student, so that what does not fit stops before any work.
+
+    Raises UserError naming the file and what is wrong with it.
+    """
+    named, architecture = stage.params.student_weights, stage.params.student
+    if named is None:
+        return None
+    classes, size = stage.task.classes, stage.task.image_size
+    with torch.random.fork_rng(devices=[]):  # the student's own draws come later
+        student = build(architecture, len(classes), size)
+        heads = _heads(student, build(architecture, len(classes) + 1, size))
+        tensors, digest = _read(stage, named, architecture, classes)
+    start = Start(tensors, named, digest, architecture, heads)
+    fresh = start.give(student)
+    stage.log(
+        f"{architecture} starts from {named} (sha256 {digest[:16]}): {len(tensors)} tensors there, "
+        + (f"{' and '.join(fresh)} made anew for {len(classes)} classes" if fresh else "all used")
+    )
+    return start
+
+
+def _heads(student: Classifier, other: Classifier) -> frozenset[str]:
+    """Tensors whose shape differs between two students of another number of classes each."""
+    shapes = {name: tensor.shape for name, tensor in other.state_dict().items()}
+    return frozenset(k for k, v in student.state_dict().items() if shapes[k] != v.shape)
+
+
+def _read(
+    stage: Stage, named: str, architecture: str, classes: tuple[str, ...]
+) -> tuple[dict[str, Tensor], str]:
+    """-> tensors and their hash, which is a fact of the run from now on"""
+    if named == PRETRAINED:
+        tensors = pretrained(architecture)
+        stage.inputs[f"{PRETRAINED} {architecture}"] = digest = _digest(tensors)
+        return tensors, digest
+    path = stage.input(named)
+    if path.is_dir():
+        return _of_folder(path, architecture, classes)
+    return read_tensors(path), stage.inputs[named]
+
+
+def _of_folder(
+    folder: Path, architecture: str, classes: tuple[str, ...]
+) -> tuple[dict[str, Tensor], str]:
+    """A student or teacher of this project; of a projected student its own layers. Its head only for these classes."""
+    network = load_network(folder, "raw")
+    card, net = network.card, network.net
+    if card.architecture != architecture:
+        raise UserError(
+            f"{folder} holds a {card.architecture}, but distill.student = {architecture}; change one of them"
+        )
+    own = net.backbone if isinstance(net, Projected) else net
+    tensors = own.state_dict()
+    if card.classes != classes:
+        tensors = {name: each for name, each in tensors.items() if not name.startswith("fc.")}
+    return tensors, card.sha256
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names and bytes."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name}\0".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

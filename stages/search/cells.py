@@ -1,0 +1,83 @@
+"""What the cells of other people's lists say: texts, addresses, digests, scores."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+
+# An address of the web, also one that leaves the protocol to the page it stood on.
+WEB = re.compile(r"\s*(?:https?://|//[^\s/]+\.[^\s/])", re.IGNORECASE)
+# Between two addresses in one cell: whatever people put there, before an address that begins anew.
+BETWEEN = re.compile(r"""['"\]]*[\s,;|]+['"\[]*(?=https?://)""", re.IGNORECASE)
+UNKNOWN = frozenset({"?", "nan", "null", "none"})  # LAION writes an unknown licence as ?
+ABOUT_RIGHTS = ("licence", "licence_url", "creator")
+DIGESTS = {"sha256": 64, "md5": 32}  # their length in hexadecimal digits
+WORDS = {
+    "nsfw": 1.0,
+    "unsure": 0.5,
+    "unlikely": 0.0,
+    "true": 1.0,
+    "false": 0.0,
+}  # LAION's, Python's
+DEEPEST = 8  # levels of lists within lists in a cell
+
+
+def text(value: object, depth: int = 0) -> str:
+    """Any cell as text: null -> "", lists joined by a comma; what is nested too deeply is left out."""
+    if isinstance(value, str):
+        return value.strip()
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        inner = (text(one, depth + 1) for one in value) if depth < DEEPEST else ()
+        return ", ".join(filter(None, inner))
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
+    return str(value).strip()
+
+
+def known(ours: str, value: object) -> str:
+    """A cell as text of our column, "" where a list writes that it does not know."""
+    found = text(value)
+    if ours in DIGESTS:
+        return _digest(found, DIGESTS[ours])
+    if ours in ABOUT_RIGHTS and found.lower() in UNKNOWN:
+        return ""
+    return found.replace("\0", "") if ours != "url" else found
+
+
+def addresses(value: object) -> list[str]:
+    """The addresses or paths in one cell; several only where each is one of the web, or the cell is a list."""
+    if not isinstance(value, str) and isinstance(value, (list, tuple)):
+        several = (addresses(one) if isinstance(one, str) else [text(one)] for one in value)
+        found = [one for inner in several for one in inner]
+        return list(dict.fromkeys(filter(None, found))) or [""]
+    cell = text(value)
+    if "//" not in cell[8:]:
+        return [cell]
+    if cell[:1] == "[" and cell[-1:] == "]" and "://" in cell:  # a list as Python and JSON write it
+        cell = cell.strip("[]'\" ")
+    return BETWEEN.split(cell) if WEB.match(cell) else [cell]
+
+
+def score(value: object) -> float | None:
+    """A number, None where there is none."""
+    found = text(value).lower()
+    if found in WORDS:
+        return WORDS[found]
+    try:
+        number = float(found)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _digest(found: str, length: int) -> str:
+    """In hexadecimal digits, which some lists write in base64; what is no digest comes back as it is."""
+    try:
+        plain = base64.b64decode(found, validate=True)
+    except (binascii.Error, ValueError):
+        plain = b""
+    return plain.hex() if 2 * len(plain) == length else found.lower()

@@ -1,0 +1,215 @@
+"""Text lists row by row: a row that cannot be read costs that row and is counted, never the list.
+
+Lists of the web have rows with a cell too many, quotes that nobody closes, bytes of another encoding. A record begins
+at a line. Where its quotes do not close as they should, or it swallows rows with addresses of their own, its first line
+is read alone, and the next record begins at the second.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.search.cells import WEB
+
+LONGEST = 1 << 22  # characters of a record
+MOST_LINES = 1000  # of a record: a quote that is open for longer was never meant to be closed
+SHOWN = 5  # line numbers that people are told
+UNREADABLE = "\udc80"  # stands for a line that is too long; no text, so that its row is left out
+PACKED = (".gz", ".bz2", ".xz")
+
+
+@dataclass
+class Lost:
+    """Rows of a list that could not be read: how many, and at which lines the first of them begin."""
+
+    count: int = 0
+    lines: list[int] = field(default_factory=list)
+
+    def add(self, line: int) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.lines) < SHOWN:
+            self.lines.append(line)
+
+    def where(self) -> str:
+        """Line numbers for people."""
+        more = ", ..." if self.count > len(self.lines) else ""
+        return f"line{'s' if self.count > 1 else ''} {', '.join(map(str, self.lines))}{more}"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a text list is written; `width`: cells of a row."""
+
+    delimiter: str
+    quotes: bool  # False: a quote is a quote
+    width: int
+
+    def alone(self, line: str) -> list[str] | None:
+        """The cells of one line, with quotes as they happen to be, or as letters like others; None for other widths."""
+        try:
+            row = next(csv.reader([line], delimiter=self.delimiter), [])
+        except csv.Error:
+            row = []
+        if len(row) != self.width:
+            row = [_unquoted(cell) for cell in line.split(self.delimiter)]
+        return [cell.rstrip("\r\n") for cell in row] if len(row) == self.width else None
+
+    def swallowed(self, line: tuple[int, str]) -> bool:
+        """Whether a line within a cell of several lines looks like a row of its own."""
+        return any(map(WEB.match, self.alone(line[1]) or ()))
+
+
+def _unquoted(cell: str) -> str:
+    """Without a quote before it that nobody closes."""
+    return cell[1:] if cell[:1] == '"' and cell.count('"') % 2 else cell
+
+
+class Lines:
+    """The lines of a text list; those taken since `mark` can be given back. A context manager."""
+
+    def __init__(self, path: Path) -> None:
+        with _open(path) as file:
+            start = file.read(2)
+        encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        self._file = io.TextIOWrapper(_open(path), encoding, "surrogateescape", newline="")
+        self._number = self._size = 0
+        self._back: deque[tuple[int, str]] = deque()
+        self.taken: list[tuple[int, str]] = []
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Lines:
+        return self
+
+    def __next__(self) -> str:
+        if self.taken and (len(self.taken) >= MOST_LINES or self._size > LONGEST):
+            raise csv.Error("a record without an end")
+        number, line = self._back.popleft() if self._back else self._read()
+        self.taken.append((number, line))
+        self._size += len(line)
+        return line
+
+    def mark(self) -> None:
+        """A record begins."""
+        self.taken = []
+        self._size = 0
+
+    def give_back(self) -> None:
+        """All but the first line since `mark` come again."""
+        self._back.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+    def _read(self) -> tuple[int, str]:
+        line = self._file.readline(LONGEST)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        if len(line) == LONGEST and not line.endswith(("\n", "\r")):
+            while (rest := self._file.readline(LONGEST)) and not rest.endswith(("\n", "\r")):
+                pass
+            line = UNREADABLE
+        return self._number, line
+
+
+def _open(path: Path) -> Any:
+    """The file as bytes, unpacked where its name says that it is packed."""
+    match path.suffix.lower():
+        case ".gz":
+            return gzip.open(path)
+        case ".bz2":
+            return bz2.open(path)
+        case ".xz":
+            return lzma.open(path)
+    return path.open("rb")
+
+
+def cells(lines: Lines, form: Form, lost: Lost) -> Iterator[list[str]]:
+    """Rows of `form.width` cells; what has no such form is counted in `lost`, blank lines are passed by."""
+    reader = csv.reader(
+        lines,
+        delimiter=form.delimiter,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if form.quotes else csv.QUOTE_NONE,
+    )
+    csv.field_size_limit(LONGEST)
+    while True:
+        lines.mark()
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            row = None
+        between = lines.taken[1:-1] if len(lines.taken) > 2 else ()
+        again = row is None or any(map(form.swallowed, between))
+        if row is not None and len(row) == form.width and not again and _is_text(lines):
+            yield row
+        elif row != []:
+            number, first = lines.taken[0]
+            if again:
+                lines.give_back()
+            alone = form.alone(first) if len(lines.taken) == 1 and _is_text(lines) else None
+            if alone is None:
+                lost.add(number)
+            else:
+                yield alone
+
+
+def whole_lines(lines: Lines, lost: Lost) -> Iterator[list[str]]:
+    """Rows of one cell, which is the line: commas in it separate nothing. Quotes around it go, # begins a comment."""
+    for line in lines:
+        cell = line.strip()
+        if cell and not _is_text(lines):
+            lost.add(lines.taken[0][0])
+        elif cell and cell[0] != "#":
+            quoted = cell[0] == cell[-1] == '"' and len(cell) > 1
+            yield [cell[1:-1].replace('""', '"') if quoted else cell]
+        lines.mark()
+
+
+def objects(lines: Lines, lost: Lost) -> Iterator[dict[str, Any]]:
+    """JSON objects, one a line."""
+    for line in lines:
+        if line.strip():
+            found = _object(line) if _is_text(lines) else None
+            if found is None:
+                lost.add(lines.taken[0][0])
+            else:
+                yield found
+        lines.mark()
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_text(lines: Lines) -> bool:
+    """Whether the lines since `mark` are in the encoding of the file."""
+    return all(line.isascii() or _has_code(line) for _, line in lines.taken)
+
+
+def _has_code(line: str) -> bool:
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

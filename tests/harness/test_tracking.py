@@ -1,0 +1,397 @@
+"""K1: a dead, slow or failing tracking server costs nothing and loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.records import CURVE, KEY, record
+from webdistill.harness import spool
+from webdistill.harness.records import ComparisonCell, ComparisonTable
+from webdistill.tracking import flush, store
+
+ROOT = Path(__file__).resolve().parents[2]
+# MLflow 3.17 beside SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flusher sets variables; these return to what they were."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_TRACKING_USERNAME": "",
+        "MLFLOW_TRACKING_PASSWORD": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WEBDISTILL_TRACKING"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / ".work" / "spool"
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as MLflow makes it at first use, which takes seconds; no experiment is in it yet."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("blank") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def local(folder: Path, blank: Path) -> Path:
+    """A spool folder in a project whose store exists."""
+    folder.mkdir(parents=True)
+    target = folder.parent.parent / "mlflow.db"
+    with closing(sqlite3.connect(blank)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server; it starts while the first tests run."""
+    home, port = tmp_path_factory.mktemp("server"), free_port()
+    store = ["--backend-store-uri", f"sqlite:///{home}/server.db"]
+    place = ["--artifacts-destination", str(home / "artifacts"), "--workers", "1"]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--port", str(port), *store, *place],
+            cwd=home,
+            env={
+                **os.environ,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+            },
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    yield f"http://127.0.0.1:{port}"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def server(starting: str) -> str:
+    limit = time.monotonic() + 50
+    while time.monotonic() < limit:
+        try:
+            with urllib.request.urlopen(f"{starting}/health", timeout=5):
+                return starting
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail("the tracking server did not start")
+
+
+def run_flush(folder: Path) -> int:
+    return flush.main(["--folder", str(folder), "--wait", "300"])
+
+
+def runs(folder: Path) -> tuple[Any, list[Any], list[Any]]:
+    """-> client, parent runs, child runs"""
+    place = store.connect(folder.parent.parent)
+    client = place.client
+    every = client.search_runs([place.experiment])
+    parents = [run for run in every if store.PARENT_TAG not in run.data.tags]
+    return client, parents, [run for run in every if run not in parents]
+
+
+def test_sqlite_parent_children_and_repeats(tmp_path: Path, local: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("hello")
+    spool.write(record("search", curves={}, metrics={"rows": 7}), local)
+    path = spool.write(record(artifacts=[card]), local)
+    kept = path.read_text()
+    assert run_flush(local) == 0
+    assert not list(local.glob("*.json")) + list(local.glob("*.files"))
+    for _ in range(2):  # the second time round after the same record came again
+        client, (parent,), children = runs(local)
+        assert parent.info.run_name == "3fa2c1 · kd wrn-16-1"
+        assert parent.data.params == record().parent_params
+        assert parent.data.metrics["search.rows"] == 7
+        points = client.get_metric_history(parent.info.run_id, "distill.loss")
+        assert len(points) == 1500
+        times = [point.timestamp for point in sorted(points, key=lambda point: point.step)]
+        assert times == sorted(times)  # some of MLflow's charts have time as their axis
+        assert (times[749], times[-1]) == (1_700_000_006_500, 1_700_000_012_750)
+        assert {child.info.run_name for child in children} == {"search", "distill"}
+        assert {child.data.tags[store.PARENT_TAG] for child in children} == {parent.info.run_id}
+        (child,) = (child for child in children if child.info.run_name == "distill")
+        assert (child.info.start_time, child.info.end_time) == (
+            1_700_000_000_250,
+            1_700_000_012_750,
+        )
+        assert child.data.metrics == {
+            "loss-_end": 0.5,
+            "system/seconds": 12.5,
+            "loss": CURVE[-1][1],
+        }
+        assert "loss-_end 0.5" in child.data.tags[store.NOTE_TAG]
+        assert child.data.params == {"task.seed": "0", "distill.method": "kd"}
+        data = {each.dataset.name: each for each in child.inputs.dataset_inputs}
+        assert data["data/quickstart/web.parquet"].dataset.digest == "a" * 36
+        assert data["data/distill/student/"].tags[0].value == "output"
+        assert child.data.tags["output data/distill/student"] == "b" * 64
+        (artifact,) = client.list_artifacts(child.info.run_id)
+        assert (
+            Path(client.download_artifacts(child.info.run_id, artifact.path)).read_text() == "hello"
+        )
+        path.write_text(kept)
+        assert run_flush(local) == 0
+
+
+def test_parameters_beyond_every_limit_of_mlflow(local: Path) -> None:
+    many = {f"section.key_{number}": str(number) for number in range(250)}
+    odd = {
+        "task.classes": "x" * 9000,
+        "a>b": "",
+        "search.keywords.crème brûlée": "1",
+        "k" * 300: "2",
+    }
+    path = spool.write(record(parent_params={**many, **odd}, params=many), local)
+    kept = path.read_text()
+    for _ in range(2):
+        assert run_flush(local) == 0
+        assert not list(local.glob("*.rejected"))
+        _, (parent,), (child,) = runs(local)
+        assert len(parent.data.params) == 254
+        assert len(child.data.params) == 250
+        assert parent.data.params["task.classes"] == "x" * 6000
+        assert parent.data.params["search.keywords.cr_me br_l_e"] == "1"
+        assert parent.data.params["a_b"] == ""
+        path.write_text(kept)
+
+
+def test_two_may_make_the_database_at_the_same_time(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from webdistill.tracking import store;"
+        "print(store.connect(Path.cwd()).experiment)"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    answers = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], answers
+    assert len({output for output, _ in answers}) == 1
+
+
+def test_a_comparison_told_twice_is_one_tree_brought_up_to_date(
+    tmp_path: Path, local: Path
+) -> None:
+    page = tmp_path / "comparison.md"
+
+    def tell(top1: float, text: str) -> None:
+        page.write_text(text)
+        shared: dict[str, Any] = {"name": "compare", "parent_key": KEY, "started": 1_700_000_000.0}
+        common = record().parent_params
+        table = ComparisonTable(
+            **shared,
+            ended=1_700_000_012.75,
+            parent_params=common,
+            metrics={"kd.top1": top1},
+            artifacts=[page],
+        )
+        spool.write(table, local)
+        for seed in (0, 1):
+            cell = ComparisonCell(
+                **shared,
+                ended=1_700_000_000 + 100 * top1,
+                cell=f"kd-{seed}",
+                key=f"{KEY}{seed}",
+                params={"arm": "kd", "seed": seed},
+                metrics={"evaluate.top1": top1},
+            )
+            spool.write(cell, local)
+        assert run_flush(local) == 0
+
+    tell(0.5, "first")
+    tell(0.75, "second")
+    client, (parent,), children = runs(local)
+    assert parent.info.run_name == "compare"
+    assert parent.data.params == record().parent_params
+    assert parent.data.metrics == {"kd.top1": 0.75}
+    assert parent.info.end_time == 1_700_000_012_750
+    (artifact,) = client.list_artifacts(parent.info.run_id)
+    assert (
+        Path(client.download_artifacts(parent.info.run_id, artifact.path)).read_text() == "second"
+    )
+    assert {child.info.run_name for child in children} == {"kd-0", "kd-1"}
+    for child in children:
+        assert child.data.tags[store.PARENT_TAG] == parent.info.run_id
+        assert child.data.metrics["evaluate.top1"] == 0.75
+        assert child.data.params["arm"] == "kd"
+        assert child.info.status == "FINISHED"
+
+
+def test_a_flush_cut_short_is_completed_without_duplicates(
+    local: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = spool.write(record(), local)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "log_data", lambda *_, **__: 1 / 0)
+        assert run_flush(local) == 1
+    assert path.exists()
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert run_flush(local) == 0
+    client, (parent,), (child,) = runs(local)
+    assert child.info.status == parent.info.status == "FINISHED"
+    assert len(client.get_metric_history(child.info.run_id, "loss")) == 1500
+
+
+def test_a_kill_while_the_database_is_made_breaks_no_later_flush(folder: Path) -> None:
+    """MLflow makes it in many steps, and cannot go on from between two of them."""
+    path = spool.write(record(), folder)
+    command = [sys.executable, "-m", "webdistill.tracking.flush", "--folder", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        while tables(folder.parent.parent) < 20:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert path.exists()
+    assert run_flush(folder) == 0
+    _, (parent,), (child,) = runs(folder)
+    assert child.info.status == parent.info.status == "FINISHED"
+    assert not list(folder.parent.parent.glob("mlflow.db?*"))
+
+
+def tables(root: Path) -> int:
+    """Of the fullest database in a folder."""
+    found = [0]
+    for file in root.glob("mlflow.db*"):
+        with contextlib.suppress(sqlite3.Error):
+            with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as base:
+                found += base.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return max(found)
+
+
+def test_an_impossible_record_is_put_aside_and_the_rest_goes_on(
+    local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = spool.write(record(), local)
+    broken.write_text("{")
+    wrong = spool.write(record(metrics={"top1": "high"}), local)
+    spool.write(record("report", status="FAILED", metrics={"nan": float("nan")}), local)
+    assert run_flush(local) == 0
+    assert {each.name for each in local.glob("*.rejected")} == {
+        f"{path.name}.rejected" for path in (broken, wrong)
+    }
+    _, (parent,), (child,) = runs(local)
+    assert (child.info.run_name, child.info.status, parent.info.status) == (
+        "report", "FAILED", "FAILED",
+    )  # fmt: skip
+
+
+def test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once(
+    folder: Path, server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    artifact = folder.parent / "picture.png"
+    artifact.parent.mkdir(parents=True)
+    artifact.write_bytes(b"png")
+    path = spool.write(record(artifacts=[artifact]), folder)
+    kept = path.read_text()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:pa55word@127.0.0.1:{free_port()}")
+    assert run_flush(folder) == 1
+    assert path.read_text() == kept
+    message = capfd.readouterr().err
+    assert "1 records wait" in message
+    assert "pa55word" not in message
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    for _ in range(2):
+        assert run_flush(folder) == 0
+        client, (parent,), (child,) = runs(folder)
+        assert len(client.get_metric_history(child.info.run_id, "loss")) == 1500
+        assert parent.data.metrics["distill.loss-_end"] == 0.5
+        assert len(child.inputs.dataset_inputs) == 2
+        assert [each.path for each in client.list_artifacts(child.info.run_id)] == ["picture.png"]
+        path.write_text(kept)
+    assert not (folder.parent.parent / "mlflow.db").exists()
+
+
+def test_a_hanging_server_costs_a_stage_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # accepts, never answers
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{hanging.getsockname()[1]}")
+        path = spool.write(record(), folder)
+        process = spool.launch_flush(folder, seconds=2)
+        assert os.waitpid(process, os.WNOHANG) == (0, 0), "nobody has waited for it"
+        assert os.waitpid(process, 0)[1] != 0, "it has ended itself"
+    assert path.exists()
+    assert "out of time" in (folder / "flush.log").read_text()
+
+
+def test_a_flush_at_work_is_not_cut_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seconds are those of waiting for a server: on a busy machine its own work takes longer."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for stage in ["distill", "report"] * 4:
+        spool.write(record(stage), folder)
+    begun = time.monotonic()
+    process = spool.launch_flush(folder, seconds=3)
+    status, took = os.waitpid(process, 0)[1], time.monotonic() - begun
+    assert status == 0, (folder / "flush.log").read_text()
+    assert took > 3
+    assert not list(folder.glob("*.json"))
+
+
+def test_submit_never_raises_and_can_be_switched_off(
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    started: list[Path] = []
+    monkeypatch.setattr(spool, "launch_flush", started.append)
+    spool.submit(record(), folder)
+    assert started == [folder]
+    assert len(list(folder.glob("*.json"))) == 1
+    spool.submit_all([record(), record("report")], folder)
+    assert started == [folder] * 2
+    assert len(list(folder.glob("*.json"))) == 3
+    (tmp_path / "file").write_text("in the way")
+    spool.submit(record(), tmp_path / "file" / ".work" / "spool")
+    assert "not tracked" in capsys.readouterr().err
+    monkeypatch.setenv("WEBDISTILL_TRACKING", "off")
+    spool.submit(record(), folder)
+    assert len(list(folder.glob("*.json"))) == 3
+
+
+def test_only_one_flush_at_a_time(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    spool.write(record(), folder)
+    with flush.locked(folder, 0) as mine, flush.locked(folder, 0.2) as other:
+        assert (mine, other) == (True, False)
+        assert flush.main(["--folder", str(folder), "--wait", "0"]) == 1
+    assert "another flush is at work" in capfd.readouterr().err

@@ -1,0 +1,287 @@
+"""search: text lists as they come. What is wrong with a row costs that row; separators, headers, addresses differ."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import stages.search.__main__ as program
+from stages.search import textlines
+from stages.search.found import Found
+from stages.search.keywords import Keywords
+from stages.search.local import Local, open_local
+from tests.stages.test_search import stage
+from webdistill.core.errors import UserError
+from webdistill.core.files import read_json
+
+
+def read(path: Path, text: str | bytes) -> Local:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return open_local(path, path.name, {}, Keywords(["cat"]))
+
+
+def urls(path: Path, text: str | bytes) -> list[str]:
+    return [one.url for one in read(path, text).rows()]
+
+
+HEAD = "url,caption\n"
+GOOD = "http://a.example/1,a cat\n"
+LAST = "http://a.example/9,a dog\n"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "http://a.example/2,a cat, asleep\n",
+        "http://a.example/2\n",
+        "http://a.example/2,a cat,\n",
+        ",,,\n",
+        'http://a.example/2,"a "cat", "asleep"\n',
+        b"http://a.example/2,caf\xe9\n",
+        "x" * 3000 + "\n",
+        '"' + "x" * 3000 + "\n",
+    ],
+    ids=["long", "short", "comma at the end", "commas", "quotes", "latin-1", "endless", "both"],
+)  # fmt: skip
+def test_a_ragged_row_costs_that_row(
+    tmp_path: Path, bad: str | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(textlines, "LONGEST", 2000)
+    row = bad if isinstance(bad, bytes) else bad.encode()
+    local = read(tmp_path / "a.csv", (HEAD + GOOD).encode() + row + LAST.encode())
+    assert [one.url for one in local.rows()] == ["http://a.example/1", "http://a.example/9"]
+    assert local.lost()["a.csv"].lines == [3]
+    assert len(list(local.rows())) == 2, "read again"
+    assert local.lost()["a.csv"].count == 1
+
+
+def test_quotes_that_nobody_closes_swallow_no_rows(tmp_path: Path) -> None:
+    rows = [f"http://a.example/{n},a {'cat' if n % 7 else chr(34)}\n" for n in range(3000)]
+    rows[100] = 'http://a.example/100,"a cat\n'
+    rows[200] = 'http://a.example/200,"5"x7 cat\n'
+    rows[300] = 'http://a.example/300,"two\nlines"\n'
+    found = list(read(tmp_path / "a.csv", HEAD + "".join(rows)).rows())
+    assert [one.url for one in found] == [f"http://a.example/{n}" for n in range(3000)]
+    assert [found[n].caption for n in (100, 200, 300)] == ["a cat", "5x7 cat", "two\nlines"]
+
+
+def test_a_quote_that_closes_far_away_costs_nothing(tmp_path: Path) -> None:
+    rows = [f"http://a.example/{n},cat,CC0\n" for n in range(50)]
+    rows[10], rows[20] = 'http://a.example/10,"cat,CC0\n', 'http://a.example/20,cat",CC0\n'
+    local = read(tmp_path / "a.csv", "url,caption,license\n" + "".join(rows))
+    found = [one.url for one in local.rows()]
+    assert found == [f"http://a.example/{n}" for n in range(50)]
+    assert not local.lost()
+    (one, _) = read(tmp_path / "b.csv", HEAD + '"http://a.example/1,a cat\n' + LAST).rows()
+    assert (one.url, one.caption) == ("http://a.example/1", "a cat")
+
+
+def test_a_cell_of_several_lines_may_speak_of_addresses(tmp_path: Path) -> None:
+    caption = "a cat\nfrom http://b.example/2, by Ada\nand more"
+    (one,) = read(tmp_path / "a.csv", f'{HEAD}http://a.example/1,"{caption}"\n').rows()
+    assert one.caption == caption
+    local = read(tmp_path / "b.csv", f'{HEAD}{GOOD}http://a.example/1,"{caption}",more\n{LAST}')
+    assert len(list(local.rows())) == 2
+    assert local.lost()["b.csv"].lines == [3], "one row, though it has three lines"
+
+
+def test_the_first_lines_are_told_and_all_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "web.csv").write_text(HEAD + GOOD + "a,b,c\n" * 12 + LAST)
+    at_work = stage(tmp_path / "out", local=str(tmp_path / "web.csv"))
+    told: list[str] = []
+    at_work.log = told.append
+    program.main(at_work)
+    at_work.publish()
+    assert [line for line in told if "left out" in line] == [
+        f"12 rows of {tmp_path}/web.csv left out, which are not as its first: lines 3, 4, 5, 6, 7, ..."
+    ]
+    metrics = read_json(tmp_path / "out/search/metrics.json")
+    assert (metrics["rows"], metrics["rows_unreadable"]) == (2, 12)
+
+
+def test_nul_bytes_and_blank_lines_cost_nothing(tmp_path: Path) -> None:
+    local = read(tmp_path / "a.csv", f"\n\n{HEAD}\nhttp://a.example/1,a c\0at\n\r\n\n{LAST}")
+    assert [(one.url, one.caption) for one in local.rows()] == [
+        ("http://a.example/1", "a cat"),
+        ("http://a.example/9", "a dog"),
+    ]
+    assert not local.lost()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["http://a.example/1.jpg?crop=2669,1999,x0,y0&amp;width=80", "http://a.example/b.jpg"],
+        ["http://a.example/b.jpg", "http://a.example/1.jpg?crop=2669,1999,x0,y0&width=80"],
+        ["http://a.example/1.jpg?crop=1,2,3,4", "http://a.example/2.jpg?crop=5,6,7,8"],
+        ["https://a.example/filters:fixed_height(100,100):o()/b.jpg"],
+        ["https://a.example/width=80,quality=75/1.jpg", "https://a.example/width=9,quality=75/2.jpg"],
+        ["http://a.example/b,c.jpg", "http://a.example/d,e.png"],
+        ["//a.example/b,c.jpg", "//a.example/d.jpg"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["a.csv", "a.txt", "headed.csv", "headed.txt"])
+def test_commas_in_a_list_of_addresses_separate_nothing(
+    tmp_path: Path, lines: list[str], name: str
+) -> None:
+    whole = (["url"] if name.startswith("headed") else []) + lines
+    assert urls(tmp_path / name, "\n".join(whole)) == lines
+    quoted = [f'"{line}"' if "," in line else line for line in whole]
+    assert urls(tmp_path / name, "\n".join(quoted)) == lines
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["http://a.example/1.jpg,cat", "http://a.example/2.jpg,dog"],
+        ["http://a.example/1?id=7,cat", "http://a.example/2?id=8,dog"],
+        ["http://a.example/1.jpg,3", "http://a.example/2.jpg,5"],
+        ["http://a.example/1.jpg,a cat, asleep", "http://a.example/2.jpg,a dog", "http://a.example/3.jpg,a cow"],
+    ],
+)  # fmt: skip
+def test_captions_without_a_header_stay_captions(tmp_path: Path, rows: list[str]) -> None:
+    found = list(read(tmp_path / "a.csv", "\n".join(rows)).rows())
+    right = [row.split(",") for row in rows if row.count(",") == 1]
+    assert [[one.url, one.caption] for one in found] == right
+
+
+@pytest.mark.parametrize("pack", [gzip, bz2, lzma], ids=["gz", "bz2", "xz"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a.jsonl"])
+def test_packed_lists(tmp_path: Path, name: str, pack: object) -> None:
+    text = {
+        "a.csv": HEAD + GOOD,
+        "a.tsv": (HEAD + GOOD).replace(",", "\t"),
+        "a.txt": "http://a.example/1\n",
+        "a.jsonl": '{"url": "http://a.example/1", "caption": "a cat"}\n',
+    }[name]
+    ending = {gzip: ".gz", bz2: ".bz2", lzma: ".xz"}[pack]  # type: ignore[index]
+    data = pack.compress(text.encode() * 1)  # type: ignore[attr-defined]
+    assert urls(tmp_path / (name + ending), data) == ["http://a.example/1"]
+    with pytest.raises(UserError, match=r"cannot read .*a\.") as caught:
+        list(read(tmp_path / (name + ending), data[: len(data) * 2 // 3]).rows())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_what_spreadsheets_write(tmp_path: Path, encoding: str) -> None:
+    text = "\ufeff" * (encoding == "utf-16-le") + "url;caption\r\nhttp://a.example/1;größe\r\n"
+    (one,) = read(tmp_path / "a.csv", text.encode(encoding)).rows()
+    assert (one.url, one.caption) == ("http://a.example/1", "größe")
+    tabs = text.replace(";", "\t").encode(encoding)
+    assert urls(tmp_path / "a.txt", tabs) == ["http://a.example/1"]
+    assert urls(tmp_path / "b.csv", tabs) == ["http://a.example/1"], "as iNaturalist's .csv"
+
+
+def test_lines_of_text(tmp_path: Path) -> None:
+    text = "# my list\nhttp://a.example/1.jpg\n\n  //a.example/2.jpg \ncat/3.jpg\n# end\n"
+    found = list(read(tmp_path / "a.txt", text).rows())
+    assert [(one.url, one.source) for one in found] == [
+        ("http://a.example/1.jpg", "http"), ("//a.example/2.jpg", "http"), ("cat/3.jpg", "file"),
+    ]  # fmt: skip
+
+
+def test_texts_in_a_folder_are_lists_where_they_hold_addresses(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    (tmp_path / "1.txt").write_text("a cat")
+    (tmp_path / "README.txt").write_text("see http://a.example\n")
+    (tmp_path / "list.txt").write_text("http://a.example/1\n")
+    (tmp_path / "multimedia.txt").write_text("gbifID\tidentifier\n1\thttp://a.example/2\n")
+    (tmp_path / "more.csv.gz").write_bytes(gzip.compress((HEAD + GOOD).encode()))
+    local = open_local(tmp_path, "data", {}, Keywords(["cat"]))
+    assert [part.name for part in local.parts] == [
+        "data/list.txt", "data/more.csv.gz", "data/multimedia.txt", "data",
+    ]  # fmt: skip
+    assert [one.caption for one in local.rows() if one.source == "file"] == ["a cat"]
+
+
+def test_json_by_lines(tmp_path: Path) -> None:
+    rows = [
+        {"image_url": "http://a.example/1", "text": "a cat", "license": "CC0", "punsafe": 0.25},
+        {"image_url": ["http://a.example/2", "http://a.example/3"], "text": None, "more": {"x": [1]}},
+        {"text": "no address"},
+    ]  # fmt: skip
+    text = "\n".join(map(json.dumps, rows)) + '\n{"image_url": \n[1]\n"http://a.example/5"\n'
+    local = read(tmp_path / "a.jsonl", text)
+    found = list(local.rows())
+    assert [one.url for one in found] == [f"http://a.example/{n}" for n in (1, 2, 3)] + [""]
+    assert (found[0].caption, found[0].licence, found[0].punsafe) == ("a cat", "CC0", 0.25)
+    assert local.lost()["a.jsonl"].lines == [4, 5, 6]
+    (one,) = read(tmp_path / "metadata.jsonl", '{"file_name": "1.jpg", "text": "a cat"}').rows()
+    assert one == Found("1.jpg", "file", ".", 0, "list", caption="a cat")
+    with pytest.raises(UserError, match=r"cannot read .*: not one row is as its first \(line 1\)"):
+        list(read(tmp_path / "b.jsonl", "{").rows())
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "http://a.example/1 http://a.example/2", "http://a.example/1|http://a.example/2",
+        "http://a.example/1 | http://a.example/2", "http://a.example/1;https://a.example/2",
+        "http://a.example/1, http://a.example/2", "http://a.example/1\nhttp://a.example/2",
+        "['http://a.example/1', 'http://a.example/2']", '["http://a.example/1","http://a.example/2"]',
+    ],
+)  # fmt: skip
+def test_a_cell_with_several_addresses_gives_several_candidates(tmp_path: Path, cell: str) -> None:
+    quoted = cell.replace('"', '""')
+    text = f'url,caption,md5\n"{quoted}",a cat,{"0" * 32}\nhttp://a.example/3,a dog,{"1" * 32}\n'
+    found = list(read(tmp_path / "a.csv", text).rows())
+    assert [one.url.replace("https", "http") for one in found] == [
+        f"http://a.example/{n}" for n in (1, 2, 3)
+    ]
+    assert [one.caption for one in found] == ["a cat", "a cat", "a dog"]
+    assert [one.md5 for one in found] == ["", "", "1" * 32], "nobody says whose digest it is"
+
+
+def test_a_list_in_a_cell_of_parquet(tmp_path: Path) -> None:
+    cells = [
+        ["http://a.example/1", None, "http://a.example/2", "http://a.example/1"],
+        [],
+        None,
+        ["b.jpg"],
+    ]
+    pq.write_table(pa.table({"url": cells}), tmp_path / "a.parquet")
+    local = open_local(tmp_path / "a.parquet", "a.parquet", {}, Keywords(["cat"]))
+    assert [one.url for one in local.rows()] == [
+        "http://a.example/1", "http://a.example/2", "", "", "b.jpg",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://web.archive.org/web/2010/http://a.example/1.jpg",
+        "https://proxy.example/?url=http://a.example/1.jpg&w=2",
+        "https://i.example/fetch/w_100,h_100/http://a.example/1.jpg",
+        "http://a.example/1.jpg;v=2,3|x",
+        "http://a.example/a b.jpg",
+    ],
+)
+def test_an_address_within_an_address_is_not_cut_out(tmp_path: Path, address: str) -> None:
+    assert urls(tmp_path / "a.csv", f'url,caption\n"{address}",a cat\n') == [address]
+
+
+def test_addresses_without_a_protocol_are_of_the_web(tmp_path: Path) -> None:
+    text = "url,caption\n//a.example/1.jpg,x\nwww.a.example/2.jpg,x\nwww.b.example/3.jpg,x\n"
+    (tmp_path / "www.b.example").mkdir()
+    (tmp_path / "www.b.example" / "3.jpg").write_bytes(b"x")
+    found = list(read(tmp_path / "a.csv", text).rows())
+    assert [(one.url, one.source) for one in found] == [
+        ("//a.example/1.jpg", "http"),
+        ("http://www.a.example/2.jpg", "http"),
+        ("www.b.example/3.jpg", "file"),
+    ], "a folder that is called like a host holds files"
+
+
+def test_bytes_that_are_no_text_cost_no_parquet_list(tmp_path: Path) -> None:
+    caption = pa.array([b"caf\xe9", b"a cat"]).cast(pa.binary()).view(pa.string())
+    table = pa.table({"url": ["http://a.example/1", "http://a.example/2"], "caption": caption})
+    pq.write_table(table, tmp_path / "a.parquet")
+    local = open_local(tmp_path / "a.parquet", "a.parquet", {}, Keywords(["cat"]))
+    assert [one.caption for one in local.rows()] == ["caf\ufffd", "a cat"]

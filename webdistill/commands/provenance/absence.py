@@ -1,0 +1,161 @@
+"""Whether images are gone: file by file, before filter and from filter onward, the part that a takedown clears."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from webdistill.commands.provenance.artefacts import Artefact, artefacts, not_here
+from webdistill.commands.provenance.history import (
+    CANDIDATES,
+    DROPPED,
+    KEPT,
+    LEDGER,
+    POOL,
+    SELECTION,
+)
+from webdistill.commands.provenance.rows import Row, equal, find, take
+from webdistill.commands.provenance.target import KEYS, Target
+from webdistill.commands.provenance.traces import Needles, Search, stored_digests
+from webdistill.core.errors import UserError
+from webdistill.core.files import digest
+
+REPORT = "report/report.html"
+SHOWS = (KEPT, DROPPED, SELECTION)  # decide which images the report shows; it names their sha256
+# The report shows no image that was dropped for these.
+HIDDEN = frozenset({"takedown", "opt_out", "unsafe", "punsafe", "nsfw"})
+TESTED = "evaluate/predictions.parquet"  # names test images only
+Verdict = Literal["absent", "PRESENT", "dropped", "test set", "unproven"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One file. `dropped`: filter's note that it took them out; `unproven`: a search cannot tell, see `detail`.
+
+    `test set`: not these images, but test images with the same pixels.
+    """
+
+    file: str
+    later: bool  # from filter onward
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """`images`, `addresses`: how many were looked for; `missing`: stages from filter onward without an output."""
+
+    images: int
+    addresses: int
+    findings: list[Finding]
+    missing: list[str]
+
+    @property
+    def proven(self) -> bool:
+        """Absent from filter onward."""
+        harmless = ("absent", "dropped", "test set")
+        return all(not f.later or f.verdict in harmless for f in self.findings)
+
+    @property
+    def proven_everywhere(self) -> bool:
+        """Not even named by filter, or by what was there before it."""
+        return all(finding.verdict == "absent" for finding in self.findings)
+
+
+def prove(data: Path, target: Target) -> Proof:
+    """Search every file. Raises UserError when filter has not run: nothing could be said then."""
+    if not (data / KEPT).is_file():
+        raise UserError(
+            f"{data / KEPT} does not exist, so nothing can be proven; run `dvc repro filter` or `dvc pull` first"
+        )
+    needles, addresses = look_up(data, target)
+    search = Search(needles)
+    reasons = _reasons(data / DROPPED, needles)
+    findings = [_look(search, one, data, reasons) for one in artefacts(data)]
+    return Proof(len(needles.ids), addresses, findings, not_here(data))
+
+
+def look_up(data: Path, target: Target) -> tuple[Needles, int]:
+    """Everything by which the target's images are known, and how many addresses of candidates are among it.
+
+    Any candidate with the same pixels counts, whatever its address: it is the same image.
+    """
+    wanted = ["id", "sha256", "url"]
+    rows: list[Row] = []
+    for path in (data / LEDGER, data / CANDIDATES):
+        if path.is_file():
+            rows += [row for _, row in find(path, KEYS, target.hit, wanted)]
+    ids = _filled(rows, "id") | target.ids
+    if ids and (data / LEDGER).is_file():
+        rows += [row for _, row in find(data / LEDGER, ["id"], equal("id", ids), wanted)]
+    pool = sorted((data / POOL).glob("*.parquet"))
+    stored = frozenset(stored_digests(pool, ids)) if ids else frozenset()
+    urls = _filled(rows, "url")
+    sha256s = _filled(rows, "sha256") | target.sha256s
+    return Needles(ids, sha256s, urls | target.urls, stored), len(urls)
+
+
+def _filled(rows: list[Row], column: str) -> frozenset[str]:
+    return frozenset(row[column] for row in rows if row.get(column))
+
+
+def _look(search: Search, one: Artefact, data: Path, reasons: Counter[str]) -> Finding:
+    try:
+        if one.path == data / DROPPED:
+            verdict, detail = _judge_dropped(search, one.path, reasons)
+        elif one.path.suffix == ".parquet":
+            verdict, detail = _judge_table(search, one.path)
+        else:
+            verdict, detail = _judge_bytes(search, one.path)
+        if one.path == data / REPORT and verdict == "absent":
+            verdict, detail = _judge_report(one.path, data, reasons)
+    except (UserError, OSError) as error:
+        verdict, detail = "unproven", str(error)
+    return Finding(one.label, one.later, verdict, detail)
+
+
+def _judge_bytes(search: Search, path: Path) -> tuple[Verdict, str]:
+    places = search.places(path)
+    return ("PRESENT", _counted(places, "place")) if places else ("absent", "")
+
+
+def _judge_table(search: Search, path: Path) -> tuple[Verdict, str]:
+    if rows := len(search.rows(path)):
+        verdict: Verdict = "test set" if path.match(TESTED) else "PRESENT"
+        return verdict, _counted(rows, "row")
+    places = search.header(path)
+    return ("PRESENT", f"{_counted(places, 'place')} in its header") if places else ("absent", "")
+
+
+def _judge_dropped(search: Search, path: Path, reasons: Counter[str]) -> tuple[Verdict, str]:
+    """Filter's list of what it took out names the image, and rightly so: unless as one that it kept instead."""
+    others = take(path, search.rows(path, but=("id",)).tolist()).values()
+    if not reasons or any(row["reason"] != "leak" for row in others):  # there it is a test image
+        return _judge_table(search, path)
+    return "dropped", ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+
+
+def _reasons(dropped: Path, needles: Needles) -> Counter[str]:
+    """Why filter dropped the images, if it did."""
+    if not dropped.is_file():
+        return Counter()
+    rows = find(dropped, ["id"], equal("id", needles.ids), ["reason"])
+    return Counter(row["reason"] for _, row in rows)
+
+
+def _judge_report(path: Path, data: Path, reasons: Counter[str]) -> tuple[Verdict, str]:
+    """The report shrinks large pictures, which no search by bytes finds; but it names what it was made from."""
+    page = path.read_bytes()
+    for name in SHOWS:
+        source = data / name
+        if source.is_file() and digest(source).encode() not in page:
+            return "unproven", f"made from another {source}; run `dvc repro report`"
+    if shown := ", ".join(sorted(reasons.keys() - HIDDEN)):
+        return "unproven", f"may show pictures of images that were dropped as {shown}"
+    return "absent", ""
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' if number > 1 else ''}"

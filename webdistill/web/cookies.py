@@ -1,0 +1,33 @@
+"""Cookies that the answers of one chain of redirects set: sent along it, and forgotten at its end.
+
+Some servers hand an image out only to who brings the cookie back. None is kept from one URL to the next: nobody is
+recognised.
+"""
+
+from __future__ import annotations
+
+import aiohttp
+from yarl import URL
+
+LONGEST = 8_192  # characters of the header
+
+
+class Cookies:
+    """Of one chain; domain, path and `Secure` are heeded."""
+
+    def __init__(self) -> None:
+        self._jar: aiohttp.CookieJar | None = None
+
+    def hear(self, response: aiohttp.ClientResponse) -> None:
+        """Keep what an answer sets."""
+        if response.cookies:
+            self._jar = self._jar or aiohttp.CookieJar(unsafe=True)  # hosts may be numbers
+            self._jar.update_cookies(response.cookies, response.url)
+
+    def header(self, url: URL) -> dict[str, str]:
+        """The header for the next request, if there is one to send."""
+        if self._jar is None:
+            return {}
+        found = self._jar.filter_cookies(url).values()
+        text = "; ".join(f"{one.key}={one.coded_value}" for one in found)
+        return {"Cookie": text} if 0 < len(text) <= LONGEST else {}
