@@ -8,22 +8,19 @@ and standard deviation of the weight.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from webdistill.core.errors import UserError
-from webdistill.harness.params import read_yaml
+from pipelines.shared.program import argument, run_study
 from webdistill.images.pool import load_images
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import Network, load_network
 
 IMAGES = 4000
-HERE = Path(__file__).parent
 
 
 @torch.no_grad()
@@ -38,20 +35,8 @@ def distances(student: Network, teacher: Network, pool: Tensor, min_scale: float
     return torch.cat(parts)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cells", nargs="+", type=Path)
-    try:
-        show(parser.parse_args().cells)
-    except UserError as error:
-        print(f"weights: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def show(cells: Sequence[Path]) -> None:
+def show(settings: Mapping[str, Any], cells: Sequence[Path]) -> None:
     """Print the table, a row per cell."""
-    settings = read_yaml(HERE / "params.yaml")
     teacher = load_network(Path(settings["common"]["task"]["teacher"]))
     size = settings["common"]["task"]["image_size"]
     _, images = load_images(Path(settings["data"]) / "fetch" / "pool", None, size, workers=1)
@@ -70,4 +55,4 @@ def show(cells: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(show, argument("cells", nargs="+", type=Path))

@@ -11,18 +11,15 @@ mean and standard deviation over seeds, against the time of the run as a multipl
 
 from __future__ import annotations
 
-import argparse
 import csv
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.shared.program import run_study
 from pipelines.shared.table import Comparison, compare
-from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
-from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 
@@ -82,26 +79,16 @@ def draw(
     figure.savefig(folder / "ladder.png", dpi=150, metadata={"Software": None})
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args()
-    try:
-        settings = read_yaml(HERE / "params.yaml")
-        comparison = compare(HERE, settings)
-        measured = read_json(HERE / "steps.json")
-    except UserError as error:
-        print(f"ladder: error: {error}", file=sys.stderr)
-        return 2
+def main(settings: Mapping[str, Any]) -> None:
+    comparison = compare(HERE, settings)
+    measured = read_json(HERE / "steps.json")
     methods = {
         arm: own["distill"]["method"]
         for arm, own in settings["arms"].items()
         if "select" not in own
     }
     draw(comparison, step_costs(measured), methods, HERE)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

@@ -8,8 +8,7 @@ test images. Writes pipelines/compare/work/: list.parquet, teacher/ and test/.
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.quickstart_data.test_set import image_id
+from pipelines.shared.program import run_study
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, remove, write_table
-from webdistill.harness.params import read_yaml
 from webdistill.images.gate import decode
 from webdistill.images.pool import IMAGE_TYPE
 
 HERE = Path(__file__).parent
 LICENCE = "ImageNet terms of access: non-commercial research"
+
+
+def development_data(settings: Mapping[str, Any], root: Path, study: str) -> Path:
+    """The folder that prepare.source of a study names. Raises UserError when it is not there."""
+    named = settings["prepare"]["source"]
+    if not (root / named).is_dir():
+        raise UserError(
+            f"the folder of development data {named} does not exist; "
+            f"name it as prepare.source in pipelines/{study}/params.yaml"
+        )
+    return root / str(named)
 
 
 def candidates(source: Path, images: int) -> pa.Table:
@@ -85,33 +95,28 @@ def test_tables(source: Path) -> tuple[pa.Table, pa.Table]:
     return pictures, pa.table({"id": ids, "label": table["label"].cast(pa.int64())})
 
 
+def write_test(source: Path, folder: Path) -> None:
+    """images.parquet and labels.parquet of `test_tables`."""
+    pictures, labels = test_tables(source)
+    folder.mkdir()
+    write_table(pictures, folder / "images.parquet")
+    write_table(labels, folder / "labels.parquet")
+
+
 def prepare(settings: dict[str, Any], root: Path, out: Path) -> None:
     """Write list.parquet, teacher/ and test/ below `out`. Raises UserError when the source is not there."""
-    source = root / settings["prepare"]["source"]
-    if not source.is_dir():
-        raise UserError(
-            f"the folder of development data {settings['prepare']['source']} does not exist; "
-            "name it as prepare.source in pipelines/compare/params.yaml"
-        )
+    source = development_data(settings, root, "compare")
     remove(out)
-    (out / "test").mkdir(parents=True)
+    out.mkdir(parents=True)
     write_table(candidates(source, settings["prepare"]["images"]), out / "list.parquet")
     classes = list(settings["common"]["task"]["classes"])
     write_teacher(source, settings["prepare"]["teacher"], classes, out / "teacher")
-    pictures, labels = test_tables(source)
-    write_table(pictures, out / "test" / "images.parquet")
-    write_table(labels, out / "test" / "labels.parquet")
+    write_test(source, out / "test")
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    try:
-        prepare(read_yaml(HERE / "params.yaml"), HERE.parents[1], HERE / "work")
-    except UserError as error:
-        print(f"prepare: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(settings: dict[str, Any]) -> None:
+    prepare(settings, HERE.parents[1], HERE / "work")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

@@ -8,34 +8,28 @@ the seeds, as a line below the arms.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from pipelines.quickstart_data.teacher import MEAN, STD, accuracy
 from pipelines.shared.labelled import train
+from pipelines.shared.program import run_study, say
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_json
-from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "quickstart_data" / "work" / "cifar10.safetensors"
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    settings = read_yaml(HERE / "params.yaml")
+def main(settings: Mapping[str, Any]) -> None:
     own, shared = settings["reference"], settings["common"]["distill"]
     if not DATA.exists():
-        problem = UserError(
-            f"{DATA.name} is missing; run python -m pipelines.quickstart_data.source"
-        )
-        print(f"reference: error: {problem}", file=sys.stderr)
-        return 2
+        raise UserError(f"{DATA.name} is missing; run python -m pipelines.quickstart_data.source")
     data = load_file(DATA)
     torch.set_num_threads(settings["common"]["task"]["threads"])
     images, labels = data["train_images"], data["train_labels"].long()
@@ -44,13 +38,12 @@ def main() -> int:
     for seed in settings["seeds"]:
         net = train(images, labels, shared, own["lr"], seed, **network)
         found.append(accuracy(net, data["test_images"], data["test_labels"].long()))
-        print(f"seed {seed}: {found[-1]:.4f}", file=sys.stderr, flush=True)
+        say(f"seed {seed}: {found[-1]:.4f}")
     spread = statistics.stdev(found) if len(found) > 1 else 0.0
     write_json(
         {"top1": statistics.mean(found), "sd": spread, "seeds": found}, HERE / "reference.json"
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

@@ -8,8 +8,7 @@ images of the classes that the teacher does not know, and test/, the validation 
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,8 @@ from pipelines.deconfound.teacher import (
     read_shards,
 )
 from pipelines.quickstart_data.test_set import image_id
-from webdistill.core.errors import UserError
+from pipelines.shared.program import run_study
 from webdistill.core.files import remove, write_json, write_table
-from webdistill.harness.params import read_yaml
 from webdistill.images.gate import decode
 from webdistill.images.pool import IMAGE_TYPE
 from webdistill.models.checkpoint import load_network
@@ -90,26 +88,19 @@ def test_tables(source: Path, known: list[int]) -> tuple[pa.Table, pa.Table]:
     return pictures, pa.table({"id": names, "label": [labels[row] for row in rows]})
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    settings = read_yaml(HERE / "params.yaml")
+def main(settings: Mapping[str, Any]) -> None:
     own, out = settings["prepare"], HERE / "work"
     source, known = ROOT / own["source"], known_labels(settings["teacher"]["seed"])
     torch.set_num_threads(1)
-    try:
-        for name in ("list.parquet", "test"):
-            remove(out / name)
-        table = candidates(source, known, own, out / "teacher")
-        pictures, labels = test_tables(source, known)
-        write_table(table, out / "list.parquet")
-        (out / "test").mkdir(parents=True)
-        write_table(pictures, out / "test" / "images.parquet")
-        write_table(labels, out / "test" / "labels.parquet")
-    except UserError as error:
-        print(f"prepare: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in ("list.parquet", "test"):
+        remove(out / name)
+    table = candidates(source, known, own, out / "teacher")
+    pictures, labels = test_tables(source, known)
+    write_table(table, out / "list.parquet")
+    (out / "test").mkdir(parents=True)
+    write_table(pictures, out / "test" / "images.parquet")
+    write_table(labels, out / "test" / "labels.parquet")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

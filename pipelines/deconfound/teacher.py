@@ -8,7 +8,6 @@ last ones see the full size. The last epoch is kept; the validation images are l
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,10 +24,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipelines.quickstart_data.teacher import crop_and_flip
+from pipelines.shared.program import run_study
 from stages.distill.rate import rate_factor
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table, remove
-from webdistill.harness.params import read_yaml
 from webdistill.images.gate import decode
 from webdistill.images.pool import square
 from webdistill.models.checkpoint import save_network
@@ -131,18 +130,12 @@ def train(settings: Mapping[str, Any], images: Tensor, labels: Tensor) -> Classi
     return net
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    settings = read_yaml(HERE / "params.yaml")
+def main(settings: Mapping[str, Any]) -> None:
     own, source = settings["teacher"], ROOT / settings["prepare"]["source"]
     torch.set_num_threads(1)
-    try:
-        known = known_labels(own["seed"])
-        table = of_classes(read_shards(source, SHARDS), known)
-        tests = of_classes(read_shards(source, ["val"]), known)
-    except UserError as error:
-        print(f"teacher: error: {error}", file=sys.stderr)
-        return 2
+    known = known_labels(own["seed"])
+    table = of_classes(read_shards(source, SHARDS), known)
+    tests = of_classes(read_shards(source, ["val"]), known)
     place = {label: at for at, label in enumerate(known)}
     labels = torch.tensor([place[label] for label in table["label"].to_pylist()])
     net = train(own, pixels(table["image"]), labels)
@@ -163,8 +156,7 @@ def main() -> int:
     remove(HERE / "work" / "teacher")
     save_network(HERE / "work" / "teacher", net, card)
     print(f"accuracy on validation images {right:.4f}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

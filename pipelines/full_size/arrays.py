@@ -8,9 +8,7 @@ most `prepare.part_mib`, test.npy alike, and train_labels.npy, test_labels.npy [
 
 from __future__ import annotations
 
-import argparse
 import io
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.shared.program import run_study
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table, remove
-from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -84,17 +82,9 @@ def write(settings: Mapping[str, Any], out: Path) -> None:
         np.save(out / f"{part}_labels.npy", truth[f"{part}_labels"].astype(np.int64))
 
 
-def main() -> int:
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    try:
-        write(read_yaml(HERE / "params.yaml"), HERE / "work")
-    except UserError as error:
-        print(f"arrays: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(settings: Mapping[str, Any]) -> None:
+    write(settings, HERE / "work")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

@@ -10,10 +10,8 @@ last epoch.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,12 +25,12 @@ from torch import Tensor
 from pipelines.full_size.arrays import read_parts
 from pipelines.shared.labelled import SAVE_EVERY, OutOfTimeError, accuracy
 from pipelines.shared.labelled import train as train_with_labels
+from pipelines.shared.program import argument, run_study
 from stages.distill import checkpoint
 from stages.distill.holdout import held_out
 from stages.distill.loop import Run
 from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
-from webdistill.core.errors import UserError
 from webdistill.core.files import replace, write_json
 from webdistill.harness.params import read_yaml
 from webdistill.images.views import Views
@@ -173,22 +171,18 @@ def train(settings: Mapping[str, Any], work: Path, minutes: float) -> bool:
     return True
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="stop after them, at the end of an epoch"
-    )
-    arguments = parser.parse_args()
-    try:
-        whole = train(read_yaml(HERE / "params.yaml"), HERE / "work", arguments.minutes)
-    except UserError as error:
-        print(f"train: error: {error}", file=sys.stderr)
-        return 2
+def main(settings: Mapping[str, Any], minutes: float) -> None:
+    whole = train(settings, HERE / "work", minutes)
     print("all networks are trained" if whole else "time is over: give the command again")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(
+        main,
+        argument(
+            "--minutes",
+            type=float,
+            default=math.inf,
+            help="stop after them, at the end of an epoch",
+        ),
+    )

@@ -16,8 +16,6 @@ is a group of pictures of one class that are alike for the ImageNet network, see
 
 from __future__ import annotations
 
-import argparse
-import sys
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -42,9 +40,9 @@ from pipelines.out_of_domain.prepare import (
     write_labelled,
 )
 from pipelines.out_of_domain.readers import open_source
+from pipelines.shared.program import run_study, say
 from webdistill.core.errors import UserError
 from webdistill.core.files import remove, write_table
-from webdistill.harness.params import read_yaml
 from webdistill.models.checkpoint import copy_into, read_tensors
 from webdistill.models.classifier import Classifier
 from webdistill.models.zoo import build
@@ -187,7 +185,7 @@ def prepare(settings: Mapping[str, Any], root: Path, out: Path) -> None:
     every = {}
     for name in source.domains:
         every[name], told = load(source, name, classes, task["image_size"])
-        _say(told)
+        say(told)
     remove(out)
     out.mkdir(parents=True)
     tensors = imagenet_weights(root / own["weights"], own["architecture"], out / "weights.pth")
@@ -201,24 +199,14 @@ def prepare(settings: Mapping[str, Any], root: Path, out: Path) -> None:
     fold = folds(student.labels, shown, own["folds"])
     columns = {"id": student.ids, "label": student.labels, "object": shown, "fold": fold}
     write_table(pa.table(columns), out / "objects.parquet")
-    _say(f"{len(student.ids):,} pictures of {len(np.unique(shown)):,} objects for the student")
+    say(f"{len(student.ids):,} pictures of {len(np.unique(shown)):,} objects for the student")
     for setting in settings["settings"]:
-        _say(write_setting(student, fold, setting, settings, out / setting))
+        say(write_setting(student, fold, setting, settings, out / setting))
 
 
-def _say(text: str) -> None:
-    print(f"prepare: {text}", file=sys.stderr, flush=True)
-
-
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    try:
-        prepare(read_yaml(HERE / "params.yaml"), HERE.parents[1], HERE / "work")
-    except UserError as error:
-        print(f"prepare: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(settings: Mapping[str, Any]) -> None:
+    prepare(settings, HERE.parents[1], HERE / "work")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

@@ -9,21 +9,19 @@ folds on. Folds share their teacher and most labelled images, which no interval 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pipelines.office_caltech.settings import parsed
+from pipelines.shared.program import run_study
 from pipelines.shared.welch import t_quantile
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
-from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 LEAST = 3  # folds from which there is an interval
@@ -163,18 +161,11 @@ def write(rows: Sequence[Row], missing: Sequence[str], baseline: str, folder: Pa
     (folder / "results.md").write_text(text(rows, missing, baseline), encoding="utf-8")
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    try:
-        settings = read_yaml(HERE / "params.yaml")
-        rows, missing = read(HERE, settings)
-    except UserError as error:
-        print(f"table: error: {error}", file=sys.stderr)
-        return 2
+def main(settings: Mapping[str, Any]) -> None:
+    rows, missing = read(HERE, settings)
     write(rows, missing, settings["baseline"], HERE)
     print((HERE / "results.md").read_text(encoding="utf-8"), end="")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

@@ -8,8 +8,6 @@ Reads work/teacher_data.safetensors and work/weights.safetensors, writes teacher
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.shared.labelled import accuracy, train
+from pipelines.shared.program import run_study, say
 from webdistill.core.errors import UserError
 from webdistill.core.files import remove
-from webdistill.harness.params import read_yaml
 from webdistill.models.checkpoint import save_network
 from webdistill.models.cost import parameters
 
@@ -70,16 +68,10 @@ def make(settings: Mapping[str, Any], work: Path, out: Path) -> float:
     return measured
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    try:
-        measured = make(read_yaml(HERE / "params.yaml"), HERE / "work", HERE / "teacher")
-    except UserError as error:
-        print(f"teacher: error: {error}", file=sys.stderr)
-        return 2
-    print(f"teacher: {measured:.4f} on held-out images of its own domains", file=sys.stderr)
-    return 0
+def main(settings: Mapping[str, Any]) -> None:
+    measured = make(settings, HERE / "work", HERE / "teacher")
+    say(f"{measured:.4f} on held-out images of its own domains")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

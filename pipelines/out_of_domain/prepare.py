@@ -15,9 +15,7 @@ order they are read. Of pictures with equal pixels one stays; under two classes,
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +28,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from pipelines.out_of_domain.readers import Source, open_source
+from pipelines.shared.program import argument, run_study, say
 from webdistill.core.errors import UserError
 from webdistill.core.files import write_table
-from webdistill.harness.params import read_yaml
 from webdistill.images.gate import Rejected, decode, encode, open_image, pixel_id
 from webdistill.images.pool import IMAGE_TYPE, square
 
@@ -178,34 +176,22 @@ def prepare(settings: Mapping[str, Any], root: Path, out: Path, domain: str | No
     wanted = [domain] if domain is not None else list(settings["settings"])
     classes = check(settings, source, wanted)
     for note in source.notes:
-        _say(note)
+        say(note)
     if others := [name for name in source.classes if name not in classes]:
-        _say(f"{len(others)} classes of the data set are not in common.task.classes")
+        say(f"{len(others)} classes of the data set are not in common.task.classes")
     every = {}
     for name in source.domains:
         every[name], told = load(source, name, classes, settings["common"]["task"]["image_size"])
-        _say(told)
+        say(told)
     for name in wanted:
-        _say(write_setting(every, name, classes, settings["prepare"]["licence"], out / name))
+        say(write_setting(every, name, classes, settings["prepare"]["licence"], out / name))
 
 
-def _say(text: str) -> None:
-    print(f"prepare: {text}", file=sys.stderr, flush=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("domain", nargs="?", help="of the student; default: all in `settings`")
-    try:
-        settings = read_yaml(HERE / "params.yaml")
-        prepare(settings, HERE.parents[1], HERE / "work", parser.parse_args().domain)
-    except UserError as error:
-        print(f"prepare: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(settings: Mapping[str, Any], domain: str | None) -> None:
+    prepare(settings, HERE.parents[1], HERE / "work", domain)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(
+        main, argument("domain", nargs="?", help="of the student; default: all in `settings`")
+    )

@@ -8,10 +8,8 @@ difference to the arm `baseline`. A seed counts in it when all settings have bee
 
 from __future__ import annotations
 
-import argparse
 import csv
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -20,10 +18,10 @@ from typing import Any
 from pipelines.shared import track
 from pipelines.shared.cell import flat, in_setting
 from pipelines.shared.plot import dot_plot
+from pipelines.shared.program import run_study
 from pipelines.shared.table import Cell, Comparison, compare, markdown
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
-from webdistill.harness.params import read_yaml
 from webdistill.harness.spool import submit_all
 
 HERE = Path(__file__).parent
@@ -216,19 +214,12 @@ def submit(
     submit_all([whole, *rest], Path(".work") / "spool")
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    try:
-        settings = read_yaml(HERE / "params.yaml")
-        results = read(HERE, settings)
-        files = write(results, settings["baseline"], HERE)
-    except UserError as error:
-        print(f"table: error: {error}", file=sys.stderr)
-        return 2
+def main(settings: Mapping[str, Any]) -> None:
+    results = read(HERE, settings)
+    files = write(results, settings["baseline"], HERE)
     print(files[1].read_text(encoding="utf-8"), end="")
     submit(HERE, settings, results, files)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

@@ -8,8 +8,6 @@ of its card is that on held-out images of its own domains.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.shared.labelled import accuracy, train
+from pipelines.shared.program import argument, run_study, say
 from webdistill.core.errors import UserError
 from webdistill.core.files import remove
-from webdistill.harness.params import read_yaml
 from webdistill.models.checkpoint import save_network
 from webdistill.models.cost import parameters
 
@@ -72,20 +70,10 @@ def make(settings: Mapping[str, Any], domain: str, folder: Path) -> float:
     return measured
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("domain", help="of the student; the teacher never sees it")
-    domain = parser.parse_args().domain
-    try:
-        measured = make(read_yaml(HERE / "params.yaml"), domain, HERE / "work" / domain)
-    except UserError as error:
-        print(f"teacher: error: {error}", file=sys.stderr)
-        return 2
-    print(f"teacher: {measured:.4f} on held-out images of its own domains", file=sys.stderr)
-    return 0
+def main(settings: Mapping[str, Any], domain: str) -> None:
+    measured = make(settings, domain, HERE / "work" / domain)
+    say(f"{measured:.4f} on held-out images of its own domains")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main, argument("domain", help="of the student; the teacher never sees it"))

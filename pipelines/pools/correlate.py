@@ -9,20 +9,19 @@ a dozen of them the interval is wide, and it stands for pools like these alone.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.shared.program import run_study
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
-from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 FEWEST = 8
@@ -143,13 +142,8 @@ def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]])
         writer.writerows(rows)
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    try:
-        rows, missing = collect(read_yaml(HERE / "params.yaml"))
-    except UserError as error:
-        print(f"correlate: error: {error}", file=sys.stderr)
-        return 2
+def main(settings: Mapping[str, Any]) -> None:
+    rows, missing = collect(settings)
     keys = list(rows[0].signals)
     top1 = np.array([statistics.mean(row.top1) for row in rows])
     found = [correlate(key, np.array([row.signals[key] for row in rows]), top1) for key in keys]
@@ -163,8 +157,7 @@ def main() -> int:
     (HERE / "correlation.md").write_text(markdown(rows, found, missing), encoding="utf-8")
     picture(rows, found, HERE / "correlation.png")
     print(markdown(rows, found, missing), end="")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

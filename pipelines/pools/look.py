@@ -5,18 +5,16 @@ python -m pipelines.pools.look tiny pacs_art      -> pipelines/pools/signals/tin
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from pipelines.shared.program import argument, run_study
 from webdistill.commands.fit.measuring import Sources, measure
 from webdistill.commands.fit.signals import signals
-from webdistill.core.errors import UserError
 from webdistill.core.files import write_json
-from webdistill.harness.lifetime import die_with_parent
-from webdistill.harness.params import read_yaml
 from webdistill.models.checkpoint import load_network
 
 HERE = Path(__file__).parent
@@ -24,9 +22,8 @@ LEFT_OUT = ("licensed", "success")  # the same for all these pools
 SIMILARITY = 0.88  # of near-duplicates
 
 
-def look(pool: str) -> dict[str, float]:
+def look(settings: Mapping[str, Any], pool: str) -> dict[str, float]:
     """-> key of a signal, its value. Raises UserError when the pool is not there."""
-    settings = read_yaml(HERE / "params.yaml")
     task = settings["common"]["task"]
     torch.set_num_threads(task["threads"])
     found = measure(
@@ -40,22 +37,12 @@ def look(pool: str) -> dict[str, float]:
     return {s.key: s.value for s in signals(found, task["classes"]) if s.key not in LEFT_OUT}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("pools", nargs="+", metavar="POOL")
-    die_with_parent()
+def main(settings: Mapping[str, Any], pools: Sequence[str]) -> None:
     (HERE / "signals").mkdir(exist_ok=True)
-    try:
-        for pool in parser.parse_args().pools:
-            values = {key: round(value, 6) for key, value in look(pool).items()}
-            write_json(values, HERE / "signals" / f"{pool}.json")
-    except UserError as error:
-        print(f"look: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for pool in pools:
+        values = {key: round(value, 6) for key, value in look(settings, pool).items()}
+        write_json(values, HERE / "signals" / f"{pool}.json")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main, argument("pools", nargs="+", metavar="POOL"))

@@ -8,8 +8,6 @@ teacher/ and test/.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.compare.prepare import test_tables, write_teacher
+from pipelines.compare.prepare import development_data, write_teacher, write_test
 from pipelines.pools import pictures
+from pipelines.shared.program import run_study
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table, remove, write_table
-from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 PACS = ("photo", "art_painting", "sketch")
@@ -127,20 +125,12 @@ def make(
 def prepare(settings: Mapping[str, Any], root: Path, out: Path) -> None:
     """Write lists/, teacher/ and test/ below `out`. Raises UserError when the source is not there."""
     own = settings["prepare"]
-    source = root / own["source"]
-    if not source.is_dir():
-        raise UserError(
-            f"the folder of development data {own['source']} does not exist; name it as prepare.source in "
-            "pipelines/pools/params.yaml"
-        )
+    source = development_data(settings, root, "pools")
     classes = list(settings["common"]["task"]["classes"])
     remove(out)
-    (out / "test").mkdir(parents=True)
-    (out / "lists").mkdir()
+    (out / "lists").mkdir(parents=True)
     write_teacher(source, own["teacher"], classes, out / "teacher")
-    shown, labels = test_tables(source)
-    write_table(shown, out / "test" / "images.parquet")
-    write_table(labels, out / "test" / "labels.parquet")
+    write_test(source, out / "test")
     readers, read = sources(source, own), dict[str, Images]()
     for name, spec in own["pools"].items():
         origin = spec.get("from")
@@ -155,15 +145,9 @@ def prepare(settings: Mapping[str, Any], root: Path, out: Path) -> None:
         write_table(table, out / "lists" / f"{name}.parquet")
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    try:
-        prepare(read_yaml(HERE / "params.yaml"), HERE.parents[1], HERE / "work")
-    except UserError as error:
-        print(f"prepare: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(settings: Mapping[str, Any]) -> None:
+    prepare(settings, HERE.parents[1], HERE / "work")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

@@ -7,9 +7,8 @@ Without filter and selection: it is the pool itself that is measured.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ import torch
 
 from pipelines.shared.cell import flat
 from pipelines.shared.labelled import accuracy
+from pipelines.shared.program import argument, run_study
 from stages.distill.loop import Run
 from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table, write_json
-from webdistill.harness.lifetime import die_with_parent
-from webdistill.harness.params import load, read_yaml
+from webdistill.harness.params import load
 from webdistill.images.pool import load_images
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import load_network
@@ -75,29 +74,15 @@ def train(pool: Path, common: dict[str, Any], seed: int) -> dict[str, float]:
     return {"top1": top1, "images": len(ids), "steps": options.epochs * run.steps_per_epoch}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("pool")
-    parser.add_argument("seed", type=int)
-    arguments = parser.parse_args()
-    die_with_parent()
-    try:
-        settings = read_yaml(HERE / "params.yaml")
-        if arguments.pool not in settings["settings"]:
-            raise UserError(f"there is no pool '{arguments.pool}' in pipelines/pools/params.yaml")
-        pool = Path("pipelines/pools/pool", arguments.pool, "fetch", "pool")
-        found = train(pool, settings["common"], arguments.seed)
-    except UserError as error:
-        print(f"train: error: {error}", file=sys.stderr)
-        return 2
-    folder = Path("pipelines/pools/cells")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(found, folder / f"{arguments.pool}-{arguments.seed}.json")
-    print(f"{arguments.pool}, seed {arguments.seed}: {found['top1']:.2%}")
-    return 0
+def main(settings: Mapping[str, Any], pool: str, seed: int) -> None:
+    if pool not in settings["settings"]:
+        raise UserError(f"there is no pool '{pool}' in pipelines/pools/params.yaml")
+    folder = Path("pipelines/pools")
+    found = train(folder / "pool" / pool / "fetch" / "pool", settings["common"], seed)
+    (folder / "cells").mkdir(exist_ok=True)
+    write_json(found, folder / "cells" / f"{pool}-{seed}.json")
+    print(f"{pool}, seed {seed}: {found['top1']:.2%}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main, argument("pool"), argument("seed", type=int))

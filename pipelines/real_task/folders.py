@@ -9,15 +9,14 @@ and clip/, the quickstart's.
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.shared.program import argument, run
 from webdistill.core.errors import UserError
 from webdistill.models.checkpoint import WEIGHTS, read_card
 
@@ -56,18 +55,9 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    try:
-        export(HERE / "work", parser.parse_args().folder)
-    except UserError as error:
-        print(f"folders: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(folder: Path) -> None:
+    export(HERE / "work", folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, argument("folder", type=Path))

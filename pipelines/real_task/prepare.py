@@ -17,10 +17,8 @@ A picture is in one part only; of pictures with equal pixels one stays. S is com
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +33,9 @@ from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
 from nets.short_lite import WHOLE, shortened
+from pipelines.shared.program import run_study, say
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table, remove, write_table
-from webdistill.harness.params import read_yaml
 from webdistill.images.copies import find_pairs
 from webdistill.images.gate import decode, encode, pixel_id
 from webdistill.images.pool import IMAGE_TYPE, square
@@ -190,19 +188,9 @@ def prepare(settings: Mapping[str, Any], root: Path, out: Path) -> str:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args()
-    try:
-        told = prepare(read_yaml(HERE / "params.yaml"), ROOT, HERE / "work")
-    except UserError as error:
-        print(f"prepare: error: {error}", file=sys.stderr)
-        return 2
-    print(f"prepare: {told}", file=sys.stderr)
-    return 0
+def main(settings: Mapping[str, Any]) -> None:
+    say(prepare(settings, ROOT, HERE / "work"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

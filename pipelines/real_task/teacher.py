@@ -8,8 +8,6 @@ the pictures and their mirror images; the layers below stay as they are.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipelines.shared.program import run_study
 from webdistill.core.errors import UserError
 from webdistill.core.files import remove
-from webdistill.harness.params import read_yaml
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import copy_into, read_tensors, save_network
 from webdistill.models.classifier import Classifier
@@ -94,18 +92,9 @@ def make(settings: Mapping[str, Any], folder: Path) -> None:
     save_network(folder / "teacher", net, card)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args()
-    try:
-        make(read_yaml(HERE / "params.yaml"), HERE / "work")
-    except UserError as error:
-        print(f"teacher: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(settings: Mapping[str, Any]) -> None:
+    make(settings, HERE / "work")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

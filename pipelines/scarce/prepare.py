@@ -7,8 +7,6 @@ Writes pipelines/scarce/work/: list.parquet, teacher/ and test/ (all 10,000 CIFA
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.compare.prepare import LICENCE, test_tables, write_teacher
-from webdistill.core.errors import UserError
+from pipelines.compare.prepare import LICENCE, development_data, write_teacher, write_test
+from pipelines.shared.program import run_study
 from webdistill.core.files import read_table, remove, write_table
-from webdistill.harness.params import read_yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -50,32 +47,15 @@ def candidates(source: Path, right: int, foreign: int, classes: list[str], seed:
 def prepare(settings: dict[str, Any]) -> None:
     """Write list.parquet, teacher/ and test/. Raises UserError when the source is not there."""
     own, out = settings["prepare"], HERE / "work"
-    source = ROOT / own["source"]
-    if not source.is_dir():
-        raise UserError(
-            f"the folder of development data {own['source']} does not exist; "
-            "name it as prepare.source in pipelines/scarce/params.yaml"
-        )
+    source = development_data(settings, ROOT, "scarce")
     remove(out)
-    (out / "test").mkdir(parents=True)
+    out.mkdir(parents=True)
     classes = list(settings["common"]["task"]["classes"])
     table = candidates(source, own["right"], own["foreign"], classes, own["seed"])
     write_table(table, out / "list.parquet")
     write_teacher(source, own["teacher"], classes, out / "teacher")
-    pictures, labels = test_tables(source)
-    write_table(pictures, out / "test" / "images.parquet")
-    write_table(labels, out / "test" / "labels.parquet")
-
-
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    try:
-        prepare(read_yaml(HERE / "params.yaml"))
-    except UserError as error:
-        print(f"prepare: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    write_test(source, out / "test")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(prepare)

@@ -1,1 +1,1 @@
-"""What several studies share: cells, tables, pictures, records."""
+"""What several studies share: the frame of their programs, cells, tables, pictures, records."""

@@ -12,10 +12,8 @@ cells.csv, comparison.md and comparison.png beside it. Further keys of params.ya
 
 from __future__ import annotations
 
-import argparse
 import csv
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 
 from pipelines.shared import track
 from pipelines.shared.plot import dot_plot
+from pipelines.shared.program import argument, run
 from pipelines.shared.welch import interval
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
@@ -216,23 +215,13 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     return paths
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("pipeline", type=Path, help="folder of the pipeline")
-    pipeline: Path = parser.parse_args().pipeline
-    try:
-        settings = read_yaml(pipeline / "params.yaml")
-        comparison = compare(pipeline, settings)
-        written = write(comparison, pipeline)
-    except UserError as error:
-        print(f"table: error: {error}", file=sys.stderr)
-        return 2
+def main(pipeline: Path) -> None:
+    settings = read_yaml(pipeline / "params.yaml")
+    comparison = compare(pipeline, settings)
+    written = write(comparison, pipeline)
     print(markdown(comparison), end="")
     track.submit(pipeline, settings, [cell.name for cell in comparison.cells], written)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, argument("pipeline", type=Path, help="folder of the pipeline"))
