@@ -111,7 +111,7 @@ def test_an_image_that_is_held_out_changes_no_weight() -> None:
 
 @pytest.mark.parametrize(
     ("method", "optimizer", "lr", "temperature"),
-    [("kd", "sgd", 0.1, 4.0), ("dfnd", "sgd", 0.1, 4.0), ("simkd", "muon", 0.007, 4.0), ("kd3", "muon", 0.007, 4.0),
+    [("kd", "muon", 0.007, 4.0), ("dfnd", "sgd", 0.1, 4.0), ("simkd", "muon", 0.007, 4.0), ("kd3", "muon", 0.007, 4.0),
      ("mosaic", "sgd", 0.1, 4.0), ("odsd", "sgd", 0.1, 4.0), ("augkd", "sgd", 0.1, 10.0),
      ("supervised", "sgd", 0.1, 4.0)],
 )  # fmt: skip

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.distill import ranks
+from stages.distill.method_params import Kd3Settings, Weighting
 from stages.distill.methods import Batch, Choice, Pool
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.simkd import FeatureMethod, feature_loss, join
-from stages.distill.params import Kd3Settings, Weighting
 from stages.distill.selection import cutoffs, mixed_confidence, mixing_weight
 from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected

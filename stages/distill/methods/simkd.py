@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stages.distill.method_params import SimKdSettings
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
-from stages.distill.params import SimKdSettings
 from webdistill.core.errors import UserError
 from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected, map_side, shrink
