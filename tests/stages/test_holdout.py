@@ -131,6 +131,15 @@ def test_the_rate_follows_what_is_learned_from() -> None:
     assert settings_of(method="kd3", **{"kd3.shared_classifier": False}).rates.lr == 0.1
 
 
+def test_sgd_moves_given_weights_with_a_tenth_of_the_rate() -> None:
+    given = {"student_weights": "student.safetensors"}
+    assert settings_of(method="supervised", **given).rates.lr == 0.01
+    assert settings_of(method="supervised", lr=0.1, **given).rates.lr == 0.1
+    assert settings_of(method="simkd", optimizer="sgd", **given).rates.lr == 1.0
+    assert settings_of(method="kd", **given).rates.lr == settings_of(method="kd").rates.lr == 0.007
+    assert settings_of(method="kd", **given).compensation_lr == 0.1
+
+
 def settings_of(**changes: object) -> Distill:
     given = {"lr": None, "temperature": None, "optimizer": None, "weight_decay": None, **changes}
     chosen = [f"distill.{key}={json.dumps(value)}" for key, value in given.items()]
