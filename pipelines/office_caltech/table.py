@@ -168,7 +168,7 @@ def gains(rows: Sequence[Row], baseline: str) -> dict[str, list[tuple[str, float
 
 
 def draw(rows: Sequence[Row], baseline: str, path: Path) -> None:
-    """Gain over the baseline against labelled images per class, for arms that were run with two numbers or more. PNG."""
+    """Gain over the baseline against labelled images per class; arms need two numbers of them at least. PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
