@@ -31,10 +31,20 @@ LateKl = Annotated[
 ]
 
 
+ProjectorWidth = Annotated[
+    Annotated[int, Field(ge=1, le=65_536)] | None,
+    Field(
+        description="channels between the projector's convolutions; null = half the teacher's, fewer where its weights "
+        "would be more than the student's own"
+    ),
+]
+
+
 class SimKdSettings(Section):
     """Options of `method: simkd`."""
 
     kl: LateKl
+    projector_width: ProjectorWidth
 
 
 class Kd3Settings(Section):
@@ -70,6 +80,7 @@ class Kd3Settings(Section):
         float, Field(gt=0, le=1, description="share of the batch that the block perturbs")
     ]
     kl: LateKl
+    projector_width: ProjectorWidth
 
     def perturbed(self, batch_size: int) -> int:
         """Images of a batch that the contrastive block perturbs."""

@@ -33,6 +33,7 @@ from webdistill.models.names import Precision, parse
 
 # What `null` stands for. Losses of features are shares of the teacher's variance, so one rate serves every pair.
 LOGITS_LR, FEATURE_LR, SGD_DECAY = 0.1, 1.0, 5e-4
+GIVEN_LR = 0.01  # instead of LOGITS_LR: 0.1 destroys what given weights know
 MUON_LR, MUON_DECAY = 0.007, 0.05
 TEMPERATURE = 4.0
 AUGKD_TEMPERATURE, SYNTHESIS_TEMPERATURE = 10.0, 20.0  # as released
@@ -165,8 +166,10 @@ class Distill(Section):
     @property
     def rates(self) -> Rates:
         """Optimizer, rate and weight decay; what is null is the method's own, and the optimizer's."""
-        optimizer = self.optimizer or ("muon" if self._features else "sgd")
+        optimizer = self.optimizer or ("muon" if self._features or self.method == "kd" else "sgd")
         lr, decay = (self._sgd, SGD_DECAY) if optimizer == "sgd" else (MUON_LR, MUON_DECAY)
+        if self.student_weights and (optimizer, lr) == ("sgd", LOGITS_LR):
+            lr = GIVEN_LR
         return Rates(
             optimizer,
             lr if self.lr is None else self.lr,

@@ -136,7 +136,11 @@ class Kd3(FeatureMethod):
         width, device = student.channels, next(teacher.parameters()).device
         cross = settings.mixdistribution and settings.contrast == "cross"
         self.needs_maps = settings.shared_classifier or cross
-        self.net = join(student, teacher, image_size) if settings.shared_classifier else student
+        self.net = (
+            join(student, teacher, image_size, settings.projector_width)
+            if settings.shared_classifier
+            else student
+        )
         if settings.mixdistribution:
             self.head = Head(width).to(device)
         if cross:
