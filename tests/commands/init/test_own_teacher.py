@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from nets.short_lite import WHOLE, shortened
 from webdistill.harness.params import STAGES, read_yaml
-from webdistill.models.classifier import Classifier
-from webdistill.models.zoo import build
+
+import timm  # isort: skip  (after webdistill, which lets torchvision import)
 
 pytestmark = pytest.mark.slow
 
@@ -34,59 +34,67 @@ LINES = [
 ]
 BEFORE = LINES.index("cd ../walk") + 1  # lines for which the stand-ins stand
 COLOURS = ("red", "green", "mug")
-SMALL = {  # what keeps 36 pictures of patterns, all alike to the filter, and the run short
-    "distill.epochs": 3, "distill.batch_size": 8, "prototypes.count": 4, "prototypes.dims": 4,
+SMALL = {  # what keeps 36 pictures of coloured things, all alike to the filter, and the run short
+    "task.threads": 1, "distill.epochs": 8, "distill.batch_size": 8, "prototypes.count": 4, "prototypes.dims": 4,
     "filter.duplicate_similarity": 1.01, "filter.leak_similarity": 1.01, "filter.min_score": -1.0,
     "filter.min_margin": -2.0,
 }  # fmt: skip
 
 
-def fitted(images: np.ndarray, labels: list[int], network: str) -> Classifier:
-    """A network of random layers whose last one is fitted to images uint8 [N, S, S, 3]."""
-    torch.manual_seed(0)
-    net = build(network, len(COLOURS), images.shape[1])
+def trained_layers() -> dict[str, torch.Tensor]:
+    """Lite0 below its last layer, under timm's names, as the CLIP that comes with git has been trained."""
+    tensors = load_file(ROOT / "data/quickstart/clip/open_clip_model.safetensors")
+    own = "visual.trunk."
+    return {k.removeprefix(own): v.float() for k, v in tensors.items() if k.startswith(own)}
+
+
+def fitted(images: np.ndarray, labels: list[int]) -> dict[str, torch.Tensor]:
+    """The teacher's weights under timm's names: its last layer is fitted to images uint8 [N, S, S, 3]."""
+    net = timm.create_model(WHOLE, num_classes=len(COLOURS)).eval()
+    net.load_state_dict(trained_layers(), strict=False)
     x = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = None  # remember the mean over all batches
-        net.train()(x)
-        features = net.eval().pool(net.features(x))
+        features = net.forward_head(net.forward_features(x), pre_logits=True)
         centred = features - features.mean(0)
         target = F.one_hot(torch.tensor(labels), len(COLOURS)) - 1 / len(COLOURS)
-        net.fc.weight.copy_(20 * (torch.linalg.pinv(centred, rtol=1e-3) @ target).T)
-        net.fc.bias.copy_(-net.fc.weight @ features.mean(0))
-    return net
+        net.classifier.weight.copy_(20 * (torch.linalg.pinv(centred, rtol=1e-2) @ target).T)
+        net.classifier.bias.copy_(-net.classifier.weight @ features.mean(0))
+    return net.state_dict()
+
+
+def picture(colour: int, rng: np.random.Generator) -> Image.Image:
+    """A thing of any size and place in the class's colour, on grey stuff."""
+    grey = Image.fromarray(rng.integers(40, 220, (6, 6), np.uint8)).resize((144, 144))
+    left, top, width, height = (
+        int(each) for each in rng.integers((5, 5, 70, 70), (60, 60, 84, 84))
+    )
+    paint = rng.integers(0, 80, 3)
+    paint[colour] = rng.integers(180, 256)
+    image = grey.convert("RGB")
+    box = (left, top, left + width, top + height)
+    ImageDraw.Draw(image).ellipse(box, fill=tuple(paint.tolist()))
+    return image
 
 
 def stand_ins(folder: Path) -> None:
-    """What the page asks for: pictures of coloured patterns, a Lite2 fitted to them, a Lite0 of noise, a CLIP."""
+    """What the page asks for: pictures of coloured things, a Lite0 as teacher and the start of a Lite0, a CLIP."""
     rng, images, labels = np.random.default_rng(0), [], []
-    for part, count in (("pictures", 12), ("labelled", 8)):
-        for colour, name in enumerate(COLOURS):
+    for colour, name in enumerate(COLOURS):
+        for part, count in (("pictures", 12), ("labelled", 8)):
             (folder / part / name).mkdir(parents=True)
             for number in range(count):
-                pixels = rng.integers(0, 120, (8, 8, 3), np.uint8)
-                pixels[..., colour] += 130
-                image = Image.fromarray(pixels).resize((144, 144), Image.Resampling.NEAREST)
-                image.save(folder / part / name / f"{number}.png")
-                if part == "labelled":
-                    images.append(np.asarray(image.resize((96, 96))))
-                    labels.append(colour)
+                picture(colour, rng).save(folder / part / name / f"{number}.png")
+        for _ in range(20):  # the teacher's own pictures, which are lost
+            images.append(np.asarray(picture(colour, rng).resize((96, 96))))
+            labels.append(colour)
     (folder / "classes.txt").write_text("\n".join(COLOURS))
-    teacher = fitted(np.stack(images), labels, "timm:tf_efficientnet_lite2")
-    save_file(named(teacher), folder / "teacher.safetensors")
-    start = named(build(f"timm:{WHOLE}", 1000))
+    save_file(fitted(np.stack(images), labels), folder / "teacher.safetensors")
+    start = trained_layers() | {"classifier.weight": torch.zeros(1000, 1280)}
+    start["classifier.bias"] = torch.zeros(1000)
     save_file(shortened(start), folder / "short_lite.safetensors")
     (folder / "nets").mkdir()
     shutil.copyfile(ROOT / "nets/short_lite.py", folder / "nets/short_lite.py")
     shutil.copytree(ROOT / "data/quickstart/clip", folder / "clip")
-
-
-def named(net: Classifier) -> dict[str, torch.Tensor]:
-    """A state dict under timm's names, as a user's own file has them."""
-    own = net.state_dict()
-    return {theirs: own[ours].contiguous() for theirs, ours in net.library_names.items()}
 
 
 def run(folder: Path, command: str, **more: str) -> str:
@@ -109,7 +117,8 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder after the page's `init`, and what that said."""
     folder = tmp_path_factory.mktemp("walk")
     stand_ins(folder)
-    small = "".join(f" --set {key}={value}" for key, value in SMALL.items())
+    # A Lite0 instead of a Lite2, since there are trained weights of one in git
+    small = f" --network timm:{WHOLE}" + "".join(f" --set {k}={v}" for k, v in SMALL.items())
     # PYTHONPATH in the place of an installation; the copied code runs from then on
     return folder, run(folder, LINES[BEFORE] + small, PYTHONPATH=str(ROOT))
 
@@ -148,7 +157,8 @@ def test_the_page(walk: tuple[Path, str]) -> None:
     assert fit["signals"]["covered"]["value"] == 3
     assert set(read_yaml(folder / "dvc.lock")["stages"]) == set(STAGES)
     measured = json.loads((folder / "data/evaluate/metrics.json").read_text())
-    assert measured["teacher_top1"] == 1.0  # it was fitted to these very images
+    assert measured["teacher_top1"] > 0.9
+    assert measured["top1"] > 0.7  # by chance 0.33
     assert measured["test_images"] == 24
     assert f"student  {measured['top1']:.1%}" in shown["python -m webdistill results"]
     (predict,) = (line for line in LINES if line.startswith("python -m webdistill predict"))
