@@ -39,6 +39,11 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that makes the small project comes first: no other worker needs it so early, so none waits for it."""
+    items.sort(key=lambda item: item.path.name != "test_keys.py")
+
+
 @pytest.fixture(scope="session")
 def small_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The real pipeline after `dvc repro` on a few candidates, committed. Shared: change a copy, `Project.copy`."""
@@ -52,3 +57,16 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     made = Project(once(tmp_path_factory, "small_project", make))
     return made.copy(tmp_path_factory.mktemp("small") / "project")  # DVC locks the folder it is in
+
+
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as MLflow makes it at first use, which takes seconds; no experiment is in it yet. Shared: copy it."""
+
+    def make(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        folder.mkdir()
+        MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return once(tmp_path_factory, "blank", make) / "mlflow.db"

@@ -55,14 +55,7 @@ def make(method: str, images: int = 0, **changes: Any) -> Run:
     values = SMALL | changes | {"method": method}
     overrides = [f"distill.{key}={json.dumps(value)}" for key, value in values.items()]
     settings: Any = load(ROOT / "params.yaml", overrides).sections["distill"]
-    teacher = network("resnet8", CLASSES)
-    torch.manual_seed(0)
-    for parameter in teacher.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    with torch.no_grad():
-        for _ in range(20):  # running statistics that fit
-            teacher(torch.randn(32, 3, SIZE, SIZE))
-    teacher.eval().requires_grad_(False)
+    teacher = copy.deepcopy(used_teacher())
     torch.manual_seed(1)
     host = build(settings, network(settings.student, CLASSES), teacher, SIZE)
     if settings.deconfound.enabled:
@@ -71,6 +64,19 @@ def make(method: str, images: int = 0, **changes: Any) -> Run:
     views = Views(pool, (0.5,) * 3, (0.25,) * 3, seed=1, min_scale=1.0, mixup=0.0)
     names = [f"image{i}" for i in range(images)]
     return Run(settings, 1, views, teacher, host, torch.ones(images), names, ("a", "b", "c"))
+
+
+@functools.cache
+def used_teacher() -> Classifier:
+    """With running statistics that fit its weights, which takes twenty passes."""
+    teacher = network("resnet8", CLASSES)
+    torch.manual_seed(0)
+    for parameter in teacher.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        for _ in range(20):
+            teacher(torch.randn(32, 3, SIZE, SIZE))
+    return teacher.eval().requires_grad_(False)
 
 
 def train(run: Run, stop: int) -> Run:

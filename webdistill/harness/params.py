@@ -7,7 +7,9 @@ whether a stage starts, never what it writes, so it is no dependency of any outp
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import importlib
 import json
 from collections.abc import Mapping, Sequence
@@ -87,12 +89,18 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return copy.deepcopy(_parsed(text))
     except (YAMLError, ValueError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{path}{line} is not valid YAML: {problem}") from None
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """Kept, since a study reads the same files for each of its cells and parsing takes tens of milliseconds."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def schema(name: str) -> type[Section]:
