@@ -118,6 +118,17 @@ def test_every_parameter_says_what_it_means_and_has_no_default(name: str) -> Non
                 todo.append((f"{prefix}.{key}", field.annotation))
 
 
+def test_what_is_read_may_be_changed_without_changing_what_is_read_next(tmp_path: Path) -> None:
+    path, given = written(tmp_path, TEXT), ["search.negative=[dog]"]
+    for change in (lambda raw: raw["search"]["negative"].append("cat"), lambda raw: raw.clear()):
+        change(load(path, given).raw)
+        assert load(path, given).raw["search"]["negative"] == ["dog"]
+        change(read_yaml(path))
+        assert read_yaml(path)["task"]["seed"] == 0
+    path.write_text(TEXT.replace("seed: 0", "seed: 5"))
+    assert read_yaml(path)["task"]["seed"] == 5
+
+
 HELP = """
 import runpy, sys
 sys.argv = ["x", "--help"]

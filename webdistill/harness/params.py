@@ -89,7 +89,7 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     try:
-        return copy.deepcopy(_parsed(text))
+        return copy.deepcopy(_file(text))
     except (YAMLError, ValueError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where is not None else ""
@@ -97,10 +97,13 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}{line} is not valid YAML: {problem}") from None
 
 
-@functools.lru_cache(maxsize=32)
-def _parsed(text: str) -> Any:
-    """Kept, since a study reads the same files for each of its cells and parsing takes tens of milliseconds."""
+def _parse_yaml(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
+
+
+# Kept, since a study reads the same files and overrides for each of its cells; a file takes tens of milliseconds.
+_file = functools.lru_cache(maxsize=16)(_parse_yaml)
+_value = functools.lru_cache(maxsize=1024)(_parse_yaml)
 
 
 def schema(name: str) -> type[Section]:
@@ -170,7 +173,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
     if not equals or not sections or not isinstance(target, dict):
         raise UserError(f"--set {text!r}: expected SECTION.KEY=VALUE with a section of params.yaml")
     try:
-        target[last] = YAML(typ="safe", pure=True).load(value)
+        target[last] = copy.deepcopy(_value(value))
     except (YAMLError, ValueError):
         raise UserError(f"--set {text!r}: the value is not valid YAML") from None
 
