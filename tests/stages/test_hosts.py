@@ -350,7 +350,12 @@ def test_moved_images_are_mirrored_or_moved_by_whole_pixels_or_cut() -> None:
 def test_the_adversary_depends_on_the_student_and_begins_after_the_warm_up(method: str) -> None:
     found = []
     for scale in (1.0, 3.0):
-        more = {"steps": 20, "rate": 0.1 if method == "deepinv" else 0.003, "statistics": 0.0}
+        more = {
+            "steps": 10,
+            "warmup": 1,
+            "rate": 0.1 if method == "deepinv" else 0.003,
+            "statistics": 0.0,
+        }
         more |= {"adversarial": 3.0}
         host, _ = synthesis(method, **{f"{method}.{key}": value for key, value in more.items()})
         with torch.no_grad():
