@@ -1,4 +1,4 @@
-"""Cells of all settings -> cells.csv and results.md: an arm a line, a number of labelled images per class a column.
+"""Cells of all settings -> cells.csv, gain.png and results.md: an arm a line, labelled images per class a column.
 
     python -m pipelines.office_caltech.table
 
@@ -154,12 +154,60 @@ def _shown(rows: Sequence[Row], arm: str, number: str, baseline: str) -> str:
     )
 
 
+def gains(rows: Sequence[Row], baseline: str) -> dict[str, list[tuple[str, float, float | None]]]:
+    """Per arm but the baseline: (labels per class, gain over the baseline, half its interval), as `gain` has them."""
+    numbers = list(dict.fromkeys(row.labels for row in rows))
+    found: dict[str, list[tuple[str, float, float | None]]] = {}
+    for arm in dict.fromkeys(row.arm for row in rows if row.arm != baseline):
+        for number in numbers:
+            same = [row for row in rows if row.labels == number]
+            own = [row for row in same if row.arm == arm]
+            if got := gain(own, [row for row in same if row.arm == baseline]):
+                found.setdefault(arm, []).append((number, got[0], got[1]))
+    return {arm: points for arm, points in found.items() if len(points) > 1}
+
+
+def draw(rows: Sequence[Row], baseline: str, path: Path) -> None:
+    """Gain over the baseline against labelled images per class; arms need two numbers of them at least. PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    numbers = list(dict.fromkeys(row.labels for row in rows))
+    arms = gains(rows, baseline)
+    for place, (arm, points) in enumerate(arms.items()):
+        beside = 0.08 * (place - (len(arms) - 1) / 2)
+        axes.errorbar(
+            [numbers.index(number) + beside for number, _, _ in points],
+            [100 * mean for _, mean, _ in points],
+            yerr=[100 * (half or 0.0) for _, _, half in points],
+            marker="o",
+            capsize=3,
+            linewidth=1.2,
+            label=arm,
+        )
+    axes.axhline(0, color="#1a1a1a", linewidth=0.8)
+    axes.set_xticks(range(len(numbers)), numbers)
+    axes.set_xlabel("labelled images per class")
+    axes.set_ylabel(f"top-1 minus `{baseline}`, points")
+    axes.grid(axis="y", color="#e6e6e6")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if arms:
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150, metadata={"Software": None})  # same cells, same bytes
+
+
 def write(rows: Sequence[Row], missing: Sequence[str], baseline: str, folder: Path) -> None:
-    """cells.csv and results.md."""
+    """cells.csv, gain.png and results.md."""
     with (folder / "cells.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([field.name for field in fields(Row)])
         writer.writerows(astuple(row) for row in rows)
+    draw(rows, baseline, folder / "gain.png")
     (folder / "results.md").write_text(text(rows, missing, baseline), encoding="utf-8")
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from stages.distill.method_params import PLAIN
 from stages.distill.methods import build as build_method
-from stages.distill.params import PLAIN, Distill
+from stages.distill.params import Distill
 from webdistill.models import cost
 from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected

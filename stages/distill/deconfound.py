@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from stages.distill import ranks
+from stages.distill.deconfound_params import DeconfoundSettings, DrawnSettings
 from stages.distill.forward import Forward
 from stages.distill.history import Row
 from stages.distill.methods import Batch, Method
-from stages.distill.params import DeconfoundSettings, DrawnSettings
 from webdistill.core.errors import UserError
 from webdistill.models.classifier import Classifier
 from webdistill.models.compensation import Compensation, constant

@@ -18,9 +18,10 @@ from stages.distill.feed import Feed
 from stages.distill.forward import Forward
 from stages.distill.history import Figures, History, Row
 from stages.distill.holdout import Holdout
+from stages.distill.method_params import POOL_FREE
 from stages.distill.methods import Batch, Method, Pool
 from stages.distill.moments import Moments
-from stages.distill.params import POOL_FREE, SYNTHESIS_STEPS, Distill
+from stages.distill.params import SYNTHESIS_STEPS, Distill
 from stages.distill.together import together
 from stages.distill.watch import Watch
 from webdistill.core.errors import UserError

@@ -1,4 +1,7 @@
-"""Parameters of the stage `distill`."""
+"""Parameters of the stage `distill`: network, images and schedule, whatever the method.
+
+Options of one method are in method_params.py, those of `deconfound` in deconfound_params.py.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,37 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, model_validator
 
-from stages.distill.synthesis_params import CmiSettings, DaflSettings, DeepInvSettings, FastSettings
+from stages.distill.deconfound_params import DeconfoundSettings
+from stages.distill.method_params import (
+    DRAWING,
+    METHODS,
+    POOL_FREE,
+    ROUNDS,
+    AugKdSettings,
+    CmiSettings,
+    DaflSettings,
+    DeepInvSettings,
+    DfndSettings,
+    FastSettings,
+    Kd3Settings,
+    MosaicSettings,
+    NoOptions,
+    OdsdSettings,
+    SimKdSettings,
+)
 from webdistill.core.errors import UserError
 from webdistill.core.section import Section
-from webdistill.models.names import Attention, Fuse, Precision, Query, parse
+from webdistill.models.names import Precision, parse
 
-METHODS = Literal[
-    "kd", "dfnd", "simkd", "kd3", "mosaic", "odsd", "augkd", "supervised", "dafl", "fast", "cmi", "deepinv",
-]  # fmt: skip
 # What `null` stands for. Losses of features are shares of the teacher's variance, so one rate serves every pair.
 LOGITS_LR, FEATURE_LR, SGD_DECAY = 0.1, 1.0, 5e-4
+GIVEN_LR = 0.01  # instead of LOGITS_LR: 0.1 destroys what given weights know
 MUON_LR, MUON_DECAY = 0.007, 0.05
-TEMPERATURE, AUGKD_TEMPERATURE = 4.0, 10.0  # AuG-KD as released
-PLAIN = "kd"  # the method whose student is the network alone
+TEMPERATURE = 4.0
+AUGKD_TEMPERATURE, SYNTHESIS_TEMPERATURE = 10.0, 20.0  # as released
+SYNTHESIS_STEPS = 100  # of an epoch of a method without a pool, as released
 PRETRAINED = "pretrained"  # student_weights: those that torchvision or timm has
 BYTELESS = {"images"}  # decide no byte of any output, so they are in no key
-Uncertainty = Literal["energy", "max_softmax"]
-SYNTHESIS_TEMPERATURE, SYNTHESIS_STEPS = (
-    20.0,
-    100,
-)  # of methods without a pool, as released; an epoch's steps
-POOL_FREE = ("dafl", "fast", "cmi", "deepinv")  # see Method.needs_pool
-ROUNDS = ("fast", "cmi", "deepinv")  # methods whose images one process makes, in rounds
-DRAWING = ("mosaic", "augkd", *POOL_FREE)  # methods that make images, see Method.draws
-Weighting = Literal["disagreement", "agreement", "standardised", "none"]
 
 
 class Rates(NamedTuple):
@@ -38,199 +48,6 @@ class Rates(NamedTuple):
     optimizer: Literal["sgd", "muon"]
     lr: float
     weight_decay: float
-
-
-class NoOptions(Section):
-    """Of a method that has none of its own: DVC watches the section that is named like the method."""
-
-
-LateKl = Annotated[
-    float,
-    Field(
-        ge=0, description="weight of the KL divergence at the end, growing from 0 with the epochs"
-    ),
-]
-
-
-class SimKdSettings(Section):
-    """Options of `method: simkd`."""
-
-    kl: LateKl
-
-
-class Kd3Settings(Section):
-    """Options of `method: kd3`."""
-
-    selection: Annotated[
-        bool, Field(description="dynamic selection before an epoch; false: the whole selection")
-    ]
-    alpha_tail: Annotated[
-        Literal["drop", "continuous"],
-        Field(description="teacher's share in the selecting logits after half the epochs"),
-    ]
-    reselect_every: Annotated[int, Field(ge=1, description="epochs between selections")]
-    shared_classifier: Annotated[
-        bool, Field(description="student ends in projector + the teacher's classifier")
-    ]
-    weighting: Annotated[
-        Weighting,
-        Field(
-            description="of images in the feature loss: up where student and teacher disagree, or agree, as published; "
-            "standardised: disagreement relative to the batch's"
-        ),
-    ]
-    mixdistribution: Annotated[
-        bool, Field(description="contrastive block on views with mixed channel statistics")
-    ]
-    contrast: Annotated[
-        Literal["cross", "student"],
-        Field(description="perturbed student against the teacher, or against the student itself"),
-    ]
-    contrast_weight: Annotated[float, Field(ge=0, description="factor of the contrastive loss")]
-    contrast_share: Annotated[
-        float, Field(gt=0, le=1, description="share of the batch that the block perturbs")
-    ]
-    kl: LateKl
-
-    def perturbed(self, batch_size: int) -> int:
-        """Images of a batch that the contrastive block perturbs."""
-        return max(2, round(self.contrast_share * batch_size))
-
-
-class DfndSettings(Section):
-    """Options of `method: dfnd`."""
-
-    keep: Annotated[
-        float, Field(gt=0, le=1, description="share of the selection, the most confident overall")
-    ]
-    teacher_accuracy: Annotated[
-        float, Field(gt=0, lt=1, description="diagonal of the noise matrix Q")
-    ]
-
-
-class MosaicSettings(Section):
-    """Options of `method: mosaic`."""
-
-    latent: Annotated[int, Field(ge=1, description="dimensions of the generator's input")]
-    generator_lr: Annotated[
-        float, Field(gt=0, description="Adam's rate for generator and patch discriminator")
-    ]
-    local: Annotated[
-        float, Field(ge=0, description="weight: patches look like the pool's; summed over patches")
-    ]
-    align: Annotated[float, Field(ge=0, description="weight: the teacher is sure of a mosaic")]
-    balance: Annotated[float, Field(ge=0, description="weight: mosaics spread over the classes")]
-    adversarial: Annotated[
-        float, Field(ge=0, description="weight: mosaics on which student and teacher differ")
-    ]
-
-
-class OdsdSettings(Section):
-    """Options of `method: odsd`."""
-
-    keep: Annotated[float, Field(gt=0, le=1, description="share of the selection that is sampled")]
-    prototypes: Annotated[
-        int,
-        Field(ge=1, description="k-means of teacher features; never more than images / 10"),
-    ]
-    relation: Annotated[float, Field(ge=0, description="weight of the relational loss")]
-
-
-class AugKdSettings(Section):
-    """Options of `method: augkd`."""
-
-    latent: Annotated[int, Field(ge=1, description="dimensions of the generator's input")]
-    free_epochs: Annotated[
-        int, Field(ge=0, description="of data-free learning; 0: the student starts fresh")
-    ]
-    anchor_epochs: Annotated[int, Field(ge=0, description="of anchor learning; 0: no anchor")]
-    mixup: Annotated[bool, Field(description="train on mixtures, too; the remaining epochs")]
-    a: Annotated[
-        float, Field(gt=0, description="share of the last module after which mixtures are images")
-    ]
-    b: Annotated[float, Field(ge=0, le=1, description="the image's share in the first mixtures")]
-    mask_ratio: Annotated[
-        float, Field(ge=0, le=1, description="share of dimensions that the class mask spares")
-    ]
-    uncertainty: Annotated[
-        Uncertainty, Field(description="of the teacher on an anchor: -logsumexp, or 1 - max p")
-    ]
-    mask_start: Annotated[
-        Annotated[float, Field(gt=0, lt=1)] | None,
-        Field(description="mean of the class masks to begin with; null = 1 - mask_ratio"),
-    ]
-    anchor_lr: Annotated[float, Field(gt=0, le=1, description="Adam's rate for mask and mapping")]
-    encoder_lr: Annotated[float, Field(gt=0, le=1, description="Adam's rate for the encoder")]
-    teacher_weight: Annotated[
-        float,
-        Field(ge=0, le=1, description="of the teacher's answers in the last module; rest: labels"),
-    ]
-
-    @property
-    def masked(self) -> float:
-        """`mask_start`, or the share of dimensions that the mask's penalty asks for."""
-        return 1 - self.mask_ratio if self.mask_start is None else self.mask_start
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if (self.mixup or self.anchor_epochs) and not self.free_epochs:
-            raise ValueError(
-                "free_epochs = 0 leaves no generator to mix with; raise it, or set mixup: false and anchor_epochs: 0"
-            )
-        return self
-
-
-class DrawnSettings(Section):
-    """Options of `deconfound.dictionary: drawn`."""
-
-    images: Annotated[int, Field(ge=2, description="images drawn for a dictionary")]
-    count: Annotated[int, Field(ge=2, description="N, number of prototypes")]
-    dims: Annotated[int, Field(ge=1, description="PCA dimensions to cluster in")]
-    start: Annotated[
-        int, Field(ge=0, description="finished epochs before the first; raw until then")
-    ]
-    every: Annotated[int, Field(ge=1, description="epochs from one dictionary to the next")]
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        for name, value in (("count", self.count), ("dims", self.dims)):
-            if value > self.images:
-                raise ValueError(f"{name} = {value} is more than images = {self.images}; lower it")
-        return self
-
-
-class DeconfoundSettings(Section):
-    """KDCI, for any method."""
-
-    dictionary: Annotated[
-        Literal["none", "prototypes", "drawn", "random", "constant"],
-        Field(
-            description="what all losses are compensated with: nothing, the prototypes of stage prototypes, "
-            "those of images that the method makes, noise of equal size, or one trained bias per class (controls)"
-        ),
-    ]
-    centre: Annotated[bool, Field(description="subtract the dictionary's mean from its vectors")]
-    fuse: Annotated[Fuse, Field(description="s + W_z F, or W_h s + W_z F with a trained W_h")]
-    attention: Annotated[
-        Attention, Field(description="over prototypes; random: the same for every image")
-    ]
-    query: Annotated[Query, Field(description="what attends: the student's raw logits or features")]
-    prior: Annotated[bool, Field(description="weight prototypes by their share of the images")]
-    lr: Annotated[
-        Annotated[float, Field(gt=0, le=10)] | None,
-        Field(
-            description="peak rate of the compensation's SGD, null = 1 where maps are learned, else 0.1"
-        ),
-    ]
-    inference: Annotated[
-        Literal["compensated", "raw"],
-        Field(description="which answers the exported student gives"),
-    ]
-    drawn: Annotated[DrawnSettings, Field(description="options of dictionary drawn")]
-
-    @property
-    def enabled(self) -> bool:
-        return self.dictionary != "none"
 
 
 class Distill(Section):
@@ -349,8 +166,10 @@ class Distill(Section):
     @property
     def rates(self) -> Rates:
         """Optimizer, rate and weight decay; what is null is the method's own, and the optimizer's."""
-        optimizer = self.optimizer or ("muon" if self._features else "sgd")
+        optimizer = self.optimizer or ("muon" if self._features or self.method == "kd" else "sgd")
         lr, decay = (self._sgd, SGD_DECAY) if optimizer == "sgd" else (MUON_LR, MUON_DECAY)
+        if self.student_weights and (optimizer, lr) == ("sgd", LOGITS_LR):
+            lr = GIVEN_LR
         return Rates(
             optimizer,
             lr if self.lr is None else self.lr,

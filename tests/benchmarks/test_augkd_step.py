@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from benchmarks import augkd_step
 from benchmarks.naive_augkd import NaiveAugKd, Pictures, augmentation
+from stages.distill.method_params import AugKdSettings
 from stages.distill.methods import Batch
 from stages.distill.methods.augkd import AugKd
-from stages.distill.params import AugKdSettings
 from webdistill.models.zoo import build
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from stages.distill.params import BYTELESS, METHODS, Distill
+from stages.distill.method_params import METHODS
+from stages.distill.params import BYTELESS, Distill
 from tests.closure import ROOT, closure, of_stage, outside
 from webdistill.harness.params import STAGES, Task, load, read_yaml
 

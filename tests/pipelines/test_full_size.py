@@ -27,7 +27,12 @@ def settings() -> dict[str, Any]:
     given["prepare"]["image_size"] = 16
     given["teacher"] |= small | {"architecture": "resnet8", "steps_per_epoch": 3}
     given["distill"] |= small | {"student": "resnet8", "steps_per_epoch": 3, "views": 2}
-    return given | {"seeds": [0], "threads": 1, "device": "cpu", "arms": {"kd3": {"method": "kd3"}}}
+    return given | {
+        "seeds": [0],
+        "threads": 1,
+        "device": "cpu",
+        "arms": {"simkd": {"method": "simkd"}},
+    }
 
 
 def work(folder: Path) -> Path:
@@ -69,8 +74,8 @@ def test_calls_cut_short_end_as_one_call_does(tmp_path: Path, settings: dict[str
     assert calls == 2  # after the teacher's first epoch; after its second and the student's first
     found = [json.loads((folder / "results.json").read_text()) for folder in (once, often)]
     assert found[0] == found[1]
-    assert set(found[0]) == {"teacher", "kd3-0"}
-    for name in ("teacher.pt", "kd3-0.pt"):
+    assert set(found[0]) == {"teacher", "simkd-0"}
+    for name in ("teacher.pt", "simkd-0.pt"):
         one, two = (torch.load(folder / name, weights_only=True) for folder in (once, often))
         assert all(torch.equal(one[key], two[key]) for key in one)
     assert not list(often.glob("*.state"))

@@ -242,7 +242,11 @@ def test_the_table_counts_all_test_images_and_pairs_folds(tmp_path: Path) -> Non
     assert "| supervised | 63.3 (3) | 80.0 (1) |" in told
     assert "70 test images in 4 folds; the teacher is right for 70.0 % of them" in told
     assert "nall_f0-augkd-0" in told.split("not yet run: ")[1]
+    [(two, mean, told_half), (every, alone, none)] = table.gains(rows, "supervised")["augkd"]
+    assert (two, every, none) == ("2", "all", None)
+    assert (mean, told_half, alone) == pytest.approx((0.1, half, 0.1), abs=1e-6)
     table.write(rows, missing, "supervised", tmp_path)
+    assert (tmp_path / "gain.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "cells.csv").open() as file:
         first = next(csv.DictReader(file))
     assert (first["labels"], first["arm"], first["mask_mean"], first["mask_moved"]) == (

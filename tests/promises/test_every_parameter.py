@@ -113,6 +113,14 @@ PROOF: dict[str, tuple[str, str]] = {
     "distill.images": ("tests/stages/test_encoded.py", "test_auto_follows_the_size"),
     "distill.mixup": ("tests/stages/test_distill_stage.py", "test_mixup_changes_the_student"),
     "distill.simkd": ("tests/stages/test_simkd.py", "test_kl_changes_the_student"),
+    "distill.simkd.projector_width": (
+        "tests/stages/test_simkd.py",
+        "test_a_given_width_of_the_projector_is_the_students",
+    ),
+    "distill.kd3.projector_width": (
+        "tests/stages/test_simkd.py",
+        "test_a_given_width_of_the_projector_is_the_students",
+    ),
     "distill.kd3": ("tests/stages/test_distill_kd3.py", "test_every_option_changes_the_student"),
     "distill.kd3.alpha_tail": (
         "tests/stages/test_distill_kd3.py",

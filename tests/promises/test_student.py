@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from stages.distill.params import ROUNDS
+from stages.distill.method_params import ROUNDS
 from tests.stages import test_distill_phases as phases
 from tests.stages.test_distill import METHODS
 from webdistill.models.zoo import build

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.distill.method_params import AugKdSettings
 from stages.distill.methods.augkd_losses import (
     anchor_losses,
     encoder_loss,
@@ -21,7 +22,7 @@ from stages.distill.methods.augkd_losses import (
     uncertainty,
 )
 from stages.distill.methods.statistics import statistics_gap
-from stages.distill.params import AugKdSettings, Distill
+from stages.distill.params import Distill
 from webdistill.harness.params import load
 from webdistill.models.classifier import Classifier
 from webdistill.models.zoo import build

@@ -29,9 +29,10 @@ from stages.distill.deconfound import (
     read_dictionary,
 )
 from stages.distill.loop import Run
+from stages.distill.method_params import DRAWING
 from stages.distill.methods import Batch, Method
 from stages.distill.methods import build as build_method
-from stages.distill.params import DRAWING, Distill
+from stages.distill.params import Distill
 from stages.evaluate.__main__ import main as evaluate
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, write_manifest, write_table

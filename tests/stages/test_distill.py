@@ -16,10 +16,11 @@ import torch
 from stages.distill import answers
 from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
+from stages.distill.method_params import POOL_FREE
 from stages.distill.methods import Batch
 from stages.distill.methods import build as build_method
 from stages.distill.methods.kd import kl_divergence
-from stages.distill.params import POOL_FREE, Distill
+from stages.distill.params import Distill
 from stages.distill.rate import rate_factor
 from webdistill.core.errors import UserError
 from webdistill.harness.params import load

@@ -28,7 +28,7 @@ from webdistill.models.zoo import build
 ROOT = Path(__file__).parents[2]
 STAGE = ROOT / "stages" / "distill"
 METHODS = get_args(Distill.model_fields["method"].annotation)
-KNOWING = {STAGE / "params.py"}  # the settings, beside methods/ itself
+KNOWING = {STAGE / "params.py", STAGE / "method_params.py"}  # the settings, beside methods/ itself
 
 
 # -- no names --------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ CHANGES = {
 
 
 def make(method: str = "odsd", precision: str = "float32", **odsd: Any) -> Run:
-    raw = read_yaml(ROOT / "params.yaml")["distill"]
+    raw = read_yaml(ROOT / "params.yaml")["distill"] | {"optimizer": "sgd"}
     raw |= CHANGES | {"method": method, "precision": precision, "odsd": raw["odsd"] | odsd}
     settings = Distill.model_validate(raw)
     torch.manual_seed(0)

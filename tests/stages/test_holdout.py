@@ -111,7 +111,7 @@ def test_an_image_that_is_held_out_changes_no_weight() -> None:
 
 @pytest.mark.parametrize(
     ("method", "optimizer", "lr", "temperature"),
-    [("kd", "sgd", 0.1, 4.0), ("dfnd", "sgd", 0.1, 4.0), ("simkd", "muon", 0.007, 4.0), ("kd3", "muon", 0.007, 4.0),
+    [("kd", "muon", 0.007, 4.0), ("dfnd", "sgd", 0.1, 4.0), ("simkd", "muon", 0.007, 4.0), ("kd3", "muon", 0.007, 4.0),
      ("mosaic", "sgd", 0.1, 4.0), ("odsd", "sgd", 0.1, 4.0), ("augkd", "sgd", 0.1, 10.0),
      ("supervised", "sgd", 0.1, 4.0)],
 )  # fmt: skip
@@ -129,6 +129,15 @@ def test_null_is_the_methods_own(
 def test_the_rate_follows_what_is_learned_from() -> None:
     assert settings_of(method="simkd", optimizer="sgd").rates.lr == 1.0
     assert settings_of(method="kd3", **{"kd3.shared_classifier": False}).rates.lr == 0.1
+
+
+def test_sgd_moves_given_weights_with_a_tenth_of_the_rate() -> None:
+    given = {"student_weights": "student.safetensors"}
+    assert settings_of(method="supervised", **given).rates.lr == 0.01
+    assert settings_of(method="supervised", lr=0.1, **given).rates.lr == 0.1
+    assert settings_of(method="simkd", optimizer="sgd", **given).rates.lr == 1.0
+    assert settings_of(method="kd", **given).rates.lr == settings_of(method="kd").rates.lr == 0.007
+    assert settings_of(method="kd", **given).compensation_lr == 0.1
 
 
 def settings_of(**changes: object) -> Distill:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from stages.distill.checkpoint import restore, save
 from stages.distill.deconfound import attach
 from stages.distill.loop import Run
+from stages.distill.method_params import POOL_FREE
 from stages.distill.methods import build
 from stages.distill.methods.cmi import Cmi, contrast_loss
 from stages.distill.methods.dafl import Dafl, activation_loss
@@ -28,7 +29,6 @@ from stages.distill.methods.fast import Fast, MetaAdam
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.statistics import Memory, statistics_gap
 from stages.distill.methods.synthesis import RANGE, Best, Store, Synthesis, decided_adversary, moved
-from stages.distill.params import POOL_FREE
 from webdistill.harness.params import load
 from webdistill.images.views import Views
 from webdistill.models.classifier import Classifier

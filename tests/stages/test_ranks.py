@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.distill.params import METHODS, ROUNDS
+from stages.distill.method_params import METHODS, ROUNDS
 from tests.stages.rank_of_runs import RUNS
 from webdistill.core.errors import UserError
 from webdistill.harness.params import load

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from stages.distill.params import POOL_FREE
+from stages.distill.method_params import POOL_FREE
 from stages.report import wording
 from stages.report.evidence import read_curve
 from stages.report.gather import gather

@@ -56,6 +56,17 @@ def test_kl_changes_the_student() -> None:
     assert any(not torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
+@pytest.mark.parametrize("name", ["simkd", "kd3"])
+def test_a_given_width_of_the_projector_is_the_students(name: str) -> None:
+    for width in (1, 5):
+        method, _, _ = networks(method=name, **{f"{name}.projector_width": width})
+        net = method.student()
+        assert isinstance(net, Projected)
+        assert net.inner == width
+        kernels = [tuple(m.weight.shape[:2]) for m in net.projector if hasattr(m, "in_channels")]
+        assert [pair[1] for pair in kernels[1:]] == [width, width]
+
+
 @pytest.mark.parametrize(
     ("inputs", "outputs", "most", "expected"),
     [

@@ -1,7 +1,8 @@
 """One short file per method. A method turns a batch into named losses and owns the student that is exported.
 
-The training loop knows no method by name. A new method is a file here, a case in `build`, and its name and its section
-of options in `stages/distill/params.py`. docs/methods.md shows a whole one; CONTRIBUTING.md lists all steps.
+The training loop knows no method by name. A new method is a file here, a case in `build`, its name and its options
+in `stages/distill/method_params.py`, and a section in `Distill`. docs/methods.md shows a whole one; CONTRIBUTING.md
+lists all steps.
 """
 
 from __future__ import annotations

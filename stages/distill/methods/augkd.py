@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.distill import ranks
+from stages.distill.method_params import AugKdSettings
 from stages.distill.methods import Batch, Choice, Method, Pool, Reads
 from stages.distill.methods.augkd_losses import (
     anchor_losses,
@@ -56,7 +57,6 @@ from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.mosaic import adversarial_loss, balance_loss, through
 from stages.distill.methods.statistics import differences, whole_gap
 from stages.distill.methods.supervised import labelled
-from stages.distill.params import AugKdSettings
 from webdistill.models.classifier import Classifier
 
 Module = Literal["free", "anchor", "mixup"]

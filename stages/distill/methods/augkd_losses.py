@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.distill import ranks
-from stages.distill.params import AugKdSettings, Uncertainty
+from stages.distill.method_params import AugKdSettings, Uncertainty
 
 KL_WEIGHT = 0.00025  # of the encoder's distance to N(0, I), beside an error that is summed over dimensions, too
 LABEL_WEIGHT = 0.1  # of the anchor's cross-entropy

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.distill.method_params import CmiSettings
 from stages.distill.methods.mosaic_networks import Generator
 from stages.distill.methods.synthesis import Best, Synthesis, moved, normal
-from stages.distill.synthesis_params import CmiSettings
 from webdistill.models.classifier import Classifier
 
 BETAS = (0.5, 0.999)

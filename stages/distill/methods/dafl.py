@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.distill import ranks
+from stages.distill.method_params import DaflSettings
 from stages.distill.methods import Batch, Method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.mosaic import balance_loss
 from stages.distill.methods.mosaic_networks import Generator
 from stages.distill.methods.synthesis import SHOWN, normal
-from stages.distill.synthesis_params import DaflSettings
 from webdistill.models.classifier import Classifier
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stages.distill.method_params import DeepInvSettings
 from stages.distill.methods.synthesis import RANGE, Best, Synthesis, moved, normal
-from stages.distill.synthesis_params import DeepInvSettings
 from webdistill.models.classifier import Classifier
 
 BETAS = (0.5, 0.9)

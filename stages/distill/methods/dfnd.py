@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.distill.method_params import DfndSettings
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
-from stages.distill.params import DfndSettings
 from webdistill.models.classifier import Classifier
 
 

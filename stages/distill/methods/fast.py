@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.adam import adam
 
+from stages.distill.method_params import FastSettings
 from stages.distill.methods.mosaic_networks import Generator
 from stages.distill.methods.synthesis import Best, Synthesis, moved, normal
-from stages.distill.synthesis_params import FastSettings
 from webdistill.models.classifier import Classifier
 
 BETAS = (0.5, 0.999)

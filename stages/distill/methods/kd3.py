@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.distill import ranks
+from stages.distill.method_params import Kd3Settings, Weighting
 from stages.distill.methods import Batch, Choice, Pool
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.simkd import FeatureMethod, feature_loss, join
-from stages.distill.params import Kd3Settings, Weighting
 from stages.distill.selection import cutoffs, mixed_confidence, mixing_weight
 from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected
@@ -136,7 +136,11 @@ class Kd3(FeatureMethod):
         width, device = student.channels, next(teacher.parameters()).device
         cross = settings.mixdistribution and settings.contrast == "cross"
         self.needs_maps = settings.shared_classifier or cross
-        self.net = join(student, teacher, image_size) if settings.shared_classifier else student
+        self.net = (
+            join(student, teacher, image_size, settings.projector_width)
+            if settings.shared_classifier
+            else student
+        )
         if settings.mixdistribution:
             self.head = Head(width).to(device)
         if cross:

@@ -21,10 +21,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from stages.distill import ranks
+from stages.distill.method_params import MosaicSettings
 from stages.distill.methods import Batch, Method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.mosaic_networks import Generator, PatchDiscriminator
-from stages.distill.params import MosaicSettings
 from webdistill.models.classifier import Classifier
 
 

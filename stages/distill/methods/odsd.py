@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.distill import ranks
+from stages.distill.method_params import OdsdSettings
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
-from stages.distill.params import OdsdSettings
 from webdistill.models.classifier import Classifier
 
 ROUNDS = 50  # cap on k-means rounds

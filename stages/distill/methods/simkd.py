@@ -8,16 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stages.distill.method_params import SimKdSettings
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
-from stages.distill.params import SimKdSettings
 from webdistill.core.errors import UserError
 from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected, map_side, shrink
 
 
-def join(student: Classifier, teacher: Classifier, image_size: int) -> Projected:
-    """The student with projector and the teacher's classifier; maps meet at the smaller of both sizes.
+def join(student: Classifier, teacher: Classifier, image_size: int, width: int | None) -> Projected:
+    """The student with a projector of `width` and the teacher's classifier; maps meet at the smaller of both sizes.
 
     Raises UserError for a teacher whose answers are more than its classifier's.
     """
@@ -27,7 +27,7 @@ def join(student: Classifier, teacher: Classifier, image_size: int) -> Projected
             "compensation.inference to raw in its config.json"
         )
     side = min(map_side(student, image_size), map_side(teacher, image_size))
-    return Projected(student, teacher, side).to(next(teacher.parameters()).device)
+    return Projected(student, teacher, side, width).to(next(teacher.parameters()).device)
 
 
 def feature_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class SimKd(FeatureMethod):
         settings: SimKdSettings,
     ) -> None:
         super().__init__()
-        self.net = join(student, teacher, image_size)
+        self.net = join(student, teacher, image_size, settings.projector_width)
         self.temperature, self.late_kl = temperature, settings.kl
 
     def select(self, pool: Pool, epoch: int, epochs: int) -> Choice | None:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.distill.method_params import SynthesisSettings
 from stages.distill.methods import Batch, Method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.mosaic import through
 from stages.distill.methods.statistics import Memory, statistics_gap
-from stages.distill.synthesis_params import SynthesisSettings
 from webdistill.images.views import crops
 from webdistill.models.classifier import Classifier
 

@@ -73,6 +73,18 @@ def test_guessing_is_no_order_and_a_chance_fit_is_no_permutation() -> None:
     assert found.level == "ok"
 
 
+def test_an_untrained_last_layer_on_good_features_is_no_wrong_order() -> None:
+    """Its outputs follow the classes a little, since pictures of a class look alike to the layers below."""
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 10, 512)
+    features = np.eye(64)[truth] + 0.15 * random.standard_normal((512, 64))
+    given = (features @ random.standard_normal((64, 10))).argmax(1)
+    found = order.check(given, truth, CLASSES, "the folders")
+    assert found.level == "warn"
+    assert "is its last layer trained" in found.text
+    assert not found.details
+
+
 def test_too_few_pictures_say_nothing() -> None:
     given, truth = answered(order.FEWEST - 1, 0.9, {k: (k + 1) % 10 for k in range(10)})
     found = order.check(given, truth, CLASSES, "the labels")

@@ -220,7 +220,11 @@ def test_the_table_has_every_row_and_seconds_of_a_real_trial(
     pool = stored(1000, 64, "webp")
     assert f"disk      {size(3 * pool)}: pool {size(pool)} at most" in shown  # pool, cache, encoded
     assert "pictures (encoded, those decoded ahead)" in shown
+    assert "processes" not in shown
     assert not Path("data").exists()
+    project(**{"distill.processes": 2})
+    assert main(["plan", "--pictures", "1000", "--seconds", "0.2"]) == 0
+    assert "; one process was tried, not distill.processes = 2\n" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("guide")

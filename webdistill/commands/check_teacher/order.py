@@ -18,6 +18,7 @@ from webdistill.commands.check_teacher.findings import Finding
 FEWEST = 64  # pictures: fewer say nothing
 SIGMAS = 3.0  # another order must be better by that many standard errors,
 CLEARLY = 0.05  # and by that share of the pictures
+ORDER = 0.5  # share that the other order must name right: features of an untrained last layer fit some order a little
 SHOWN = 8  # outputs named in a message
 ABOUT = "class order"
 Ints = NDArray[np.int64]
@@ -40,6 +41,13 @@ def check(given: Ints, named: Ints, classes: Sequence[str], source: str) -> Find
     other = proposal[given[second]] == named[second]
     gain = other.astype(np.float64) - own
     better, error = float(gain.mean()), float(gain.std() / math.sqrt(len(gain)))
+    if better > max(CLEARLY, SIGMAS * error) and other.mean() < ORDER:
+        return Finding(
+            "warn",
+            ABOUT,
+            f"{text}; the best other order fits {other.mean():.1%}, too few for a trained teacher: is its last layer "
+            "trained, and are normalisation and keywords right?",
+        )
     if better > max(CLEARLY, SIGMAS * error):
         found = permutation(given, named, len(classes))
         return _wrong(found, classes, f"{text}; another order fits {other.mean():.1%}")

@@ -86,9 +86,11 @@ def _time(
     whole = counts.seconds(measured, decoding)
     scored = found.pool / counts.settings.batch_size * measured.scored
     phase = " of its first phase" if len(tried.run.phases) > 1 else ""
+    wanted = counts.settings.processes
+    alone = "" if wanted == 1 else f"; one process was tried, not distill.processes = {wanted}"
     return (
         f"distill {duration(whole)}, score {duration(scored)}, by {measured.tried} steps{phase} of "
-        f"{measured.step:.2g} s and passes of the networks; fetching, CLIP and evaluation are not in it"
+        f"{measured.step:.2g} s and passes of the networks; fetching, CLIP and evaluation are not in it{alone}"
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.distill.answers import kept_in
-from stages.distill.params import POOL_FREE, SYNTHESIS_STEPS, Distill
+from stages.distill.method_params import POOL_FREE
+from stages.distill.params import SYNTHESIS_STEPS, Distill
 from webdistill.commands.plan.trial import Seconds
 from webdistill.images.encoded import WAITING
 

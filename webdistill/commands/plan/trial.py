@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from stages.distill.loop import Run
+from stages.distill.method_params import POOL_FREE
 from stages.distill.methods import build as build_method
-from stages.distill.params import POOL_FREE, Distill
+from stages.distill.params import Distill
 from webdistill.harness.params import Params
 from webdistill.images.views import Views
 from webdistill.models.checkpoint import Network
