@@ -84,6 +84,7 @@ def test_what_decides_bytes_changes_the_keys_that_it_must(project: Project) -> N
         }
         for stage, changes in status.items()
     }
+    assert {stage for stage, deps in changed.items() if deps} == set().union(*KEYS.values())
     for place, expected in KEYS.items():
         found = {
             stage
