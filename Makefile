@@ -58,8 +58,9 @@ repro: announce env  ## run the whole pipeline, then say what to open
 	$(PY) -m webdistill results
 	echo "(first: source $(VENV)/bin/activate)"
 
-# two processes, a file's tests in one of them, so that what they share is made once
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+# two processes, a file's tests in one of them, so that what they share is made once; files in their order, since
+# those with few tests, which would come last, are the longest
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: env  ## run the tests but for the slow ones
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ PROMISES = {f"{kind}{n}" for kind, count in KINDS.items() for n in range(1, coun
 ROWS = dict(re.findall(r"^\| ([A-Z]\d+) \| (.*) \|$", PAGE.read_text(), flags=re.MULTILINE))
 
 
+@functools.cache
 def functions(file: Path) -> set[str]:
     """Tests of a file that pytest collects."""
     tree = ast.parse(file.read_text())

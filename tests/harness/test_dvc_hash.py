@@ -37,10 +37,10 @@ def test_equals_what_dvc_says_of_nested_hidden_empty_and_ignored_files(tmp_path:
     files.write_manifest(folder)
     (tmp_path / ".dvcignore").write_text("# code\n__pycache__/\n*.pyc\n!keep\n\n")
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    for command in (["init", "-q", "--no-scm"], ["add", "-q", "folder"]):
-        subprocess.run(
-            [sys.executable, "-m", "dvc", *command], cwd=tmp_path, env=environment, check=True
-        )
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    command = [sys.executable, "-m", "dvc", "add", "-q", "folder"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     (entry,) = read_yaml(tmp_path / "folder.dvc")["outs"]
     assert dvc_hash(folder, tmp_path) == entry["md5"]
     (folder / files.MANIFEST).write_text("[]")  # somebody else's file of that name

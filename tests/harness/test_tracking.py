@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +58,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / ".work" / "spool"
 
 
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as MLflow makes it at first use, which takes seconds; no experiment is in it yet."""
-    from mlflow import MlflowClient
-
-    file = tmp_path_factory.mktemp("blank") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
 def local(folder: Path, blank: Path) -> Path:
     """A spool folder in a project whose store exists."""
@@ -75,12 +68,13 @@ def local(folder: Path, blank: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real server; it starts while the first tests run."""
+@pytest.fixture(scope="module")
+def starting(tmp_path_factory: pytest.TempPathFactory, blank: Path) -> Iterator[str]:
+    """A real server."""
     home, port = tmp_path_factory.mktemp("server"), free_port()
     store = ["--backend-store-uri", f"sqlite:///{home}/server.db"]
     place = ["--artifacts-destination", str(home / "artifacts"), "--workers", "1"]
+    shutil.copy(blank, home / "server.db")
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--port", str(port), *store, *place],
@@ -315,8 +309,41 @@ def test_an_impossible_record_is_put_aside_and_the_rest_goes_on(
     )  # fmt: skip
 
 
+@pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.slow)])
+def live(request: pytest.FixtureRequest, tmp_path: Path, blank: Path) -> str:
+    """Address of a store that answers."""
+    if request.param == "server":
+        return str(request.getfixturevalue("server"))
+    shutil.copy(blank, tmp_path / "elsewhere.db")
+    return f"sqlite:///{tmp_path / 'elsewhere.db'}"
+
+
+class Failing(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(500)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_failing_server_keeps_the_spool(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = spool.write(record(), folder)
+    kept = path.read_text()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as failing:
+        threading.Thread(target=failing.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{failing.server_address[1]}")
+        assert run_flush(folder) == 1
+        failing.shutdown()
+    assert path.read_text() == kept
+    assert "1 records wait" in capfd.readouterr().err
+
+
 def test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once(
-    folder: Path, server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    folder: Path, live: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     artifact = folder.parent / "picture.png"
     artifact.parent.mkdir(parents=True)
@@ -329,7 +356,7 @@ def test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once(
     message = capfd.readouterr().err
     assert "1 records wait" in message
     assert "pa55word" not in message
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", live)
     for _ in range(2):
         assert run_flush(folder) == 0
         client, (parent,), (child,) = runs(folder)

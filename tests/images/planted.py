@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable, Sequence
 
@@ -12,7 +13,12 @@ SIDE = 32
 
 
 def natural(count: int, seed: int, side: int = 64) -> list[Image.Image]:
-    """Random pictures whose amplitude falls as 1/f, like that of photographs."""
+    """Random pictures whose amplitude falls as 1/f, like that of photographs. Shared: change copies."""
+    return list(_natural(count, seed, side))
+
+
+@functools.cache
+def _natural(count: int, seed: int, side: int) -> tuple[Image.Image, ...]:
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
     frequency[0, 0] = 1
@@ -24,7 +30,7 @@ def natural(count: int, seed: int, side: int = 64) -> list[Image.Image]:
         field = 0.7 * field[:1] + 0.3 * field  # channels of photographs go together
         field = field / field.std() * 45 + 128
         out.append(Image.fromarray(np.clip(field, 0, 255).astype(np.uint8).transpose(1, 2, 0)))
-    return out
+    return tuple(out)
 
 
 def thumbs(images: Sequence[Image.Image]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import nn
@@ -15,14 +17,17 @@ CLASSES = ["ant", "bee", "cat", "dog"]
 KNOWN = {candidate.name: candidate for candidate in normalisation.CANDIDATES}
 
 
+@functools.cache
 def photographs(count: int, seed: int = 0) -> np.ndarray:
-    """[N, 32, 32, 3] uint8: smooth colours with the mean and spread of photographs."""
+    """[N, 32, 32, 3] uint8: smooth colours with the mean and spread of photographs. Shared: change a copy."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 5, 5, generator=generator)
     grey = torch.randn(count, 1, 5, 5, generator=generator)
     smooth = F.interpolate(0.3 * coarse + grey, 32, mode="bilinear")
     values = 0.47 + 0.24 * smooth / smooth.std()
-    return (values.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
+    made = (values.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
+    made.flags.writeable = False
+    return made
 
 
 def trained_with(

@@ -188,6 +188,7 @@ def test_folders_hold_what_a_user_has(tmp_path: Path, start: Path) -> None:
         folders.export(work, tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_no_picture_of_the_real_data_is_in_two_parts(tmp_path: Path) -> None:
     own = settings()
     if not (ROOT / own["prepare"]["source"]).is_dir():

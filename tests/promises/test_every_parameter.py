@@ -7,6 +7,7 @@ stops. The function named here fails when the parameter has no effect.
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -186,17 +187,21 @@ def proof(key: str) -> tuple[str, str, str]:
     return entry, *PROOF[entry]
 
 
-def source_of(file: str, function: str) -> str:
-    """A test's lines, decorators included."""
+@functools.cache
+def sources_in(file: str) -> dict[str, str]:
+    """Name -> lines of every function, decorators included."""
     source = (ROOT / file).read_text()
-    found = [
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == function
-    ]
-    assert found, f"{file} has no test {function}"
-    first = min(node.lineno for node in (found[0], *found[0].decorator_list))
-    return "\n".join(source.splitlines()[first - 1 : found[0].end_lineno])
+    lines, found = source.splitlines(), {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            first = min(part.lineno for part in (node, *node.decorator_list))
+            found[node.name] = "\n".join(lines[first - 1 : node.end_lineno])
+    return found
+
+
+def source_of(file: str, function: str) -> str:
+    assert function in sources_in(file), f"{file} has no test {function}"
+    return sources_in(file)[function]
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -28,12 +28,13 @@ def tensors(net: nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_exported_student_is_that_of_the_last_epoch_and_holds_nothing_else(method: str) -> None:
-    changes: dict[str, Any] = {"method": method, "epochs": 3, "views": 1}
+    epochs = 3 if method == "augkd" else 2  # which has three phases
+    changes: dict[str, Any] = {"method": method, "epochs": epochs, "views": 1}
     changes |= {"augkd.free_epochs": 1, "augkd.anchor_epochs": 1}
     changes |= {f"{n}.{key}": value for n in ROUNDS for key, value in SHORT.items()}
     again = phases.prepared(phases.stage_of(**changes)).run
     states = []
-    for number in range(3):
+    for number in range(epochs):
         list(again.epoch(number))
         states.append({k: v.clone() for k, v in tensors(again.method.student()).items()})
     phases.run_stage(**changes)

@@ -23,7 +23,7 @@ from tests.stages.test_distill import make
 from webdistill.core.errors import UserError
 from webdistill.models.classifier import Classifier
 
-EPOCHS, STEPS = 3, 5
+EPOCHS, STEPS = 3, 2
 # name -> parameters of a run; every loss that is no mean over images is among them
 RUNS: dict[str, dict[str, Any]] = {
     "kd": {"method": "kd", "views": 0},

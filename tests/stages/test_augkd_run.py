@@ -244,7 +244,7 @@ def test_too_few_epochs_for_augkd_matter_to_no_other_method() -> None:
     ("killed_after", "changes"),
     [
         *((epochs, {}) for epochs in (1, 3, 5)),  # one in each module
-        (5, {"precision": "bfloat16"}), (3, DRAWN),
+        (5, {"precision": "bfloat16", "steps_per_epoch": 2}), (3, DRAWN),
         *(pytest.param(epochs, {}, marks=pytest.mark.slow) for epochs in (2, 4)),
         *(pytest.param(epochs, {"precision": "bfloat16"}, marks=pytest.mark.slow) for epochs in (1, 3)),
         *(pytest.param(epochs, DRAWN, marks=pytest.mark.slow) for epochs in (2, 5)),

@@ -126,8 +126,7 @@ def _steps(step: int) -> float:
     return rate_factor(step, 240, 0, "steps")
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("killed_after", [1, 2, 3])
+@pytest.mark.parametrize(("killed_after", "precision"), [(1, "float32"), (3, "bfloat16")])
 def test_resumed_equals_uninterrupted_bit_for_bit(
     tmp_path: Path, killed_after: int, precision: str
 ) -> None:

@@ -279,18 +279,19 @@ def test_training_moves_all_three_and_no_byte_of_the_teacher() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, precision: str) -> None:
-    whole = make(precision)
-    train(whole, 0, 3)
-    first = make(precision)
+@pytest.mark.slow
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
+    """In bfloat16, which this generator is slow in; test_distill resumes every method in float32."""
+    whole = make("bfloat16")
+    train(whole, 0, 2)
+    first = make("bfloat16")
     train(first, 0, 1)
     save(first, tmp_path / "state.pt")
-    second = make(precision)
+    second = make("bfloat16")
     for parameter in second.method.parameters():
         nn.init.zeros_(parameter)
     assert restore(second, tmp_path / "state.pt") == 1
-    train(second, 1, 3)
+    train(second, 1, 2)
     assert second.rows == whole.rows
     for name, tensor in whole.method.state_dict().items():
         assert torch.equal(tensor, second.method.state_dict()[name]), name

@@ -293,14 +293,14 @@ def test_no_byte_of_the_teacher_changes_and_it_is_not_saved() -> None:
     assert not run.method.adam()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, precision: str) -> None:
-    whole = make(precision=precision)
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
+    """In bfloat16; test_distill resumes every method in float32."""
+    whole = make(precision="bfloat16")
     train(whole, 0, 3)
-    first = make(precision=precision)
+    first = make(precision="bfloat16")
     train(first, 0, 1)
     save(first, tmp_path / "state.pt")
-    second = make(precision=precision)
+    second = make(precision="bfloat16")
     for parameter in second.method.parameters():
         nn.init.zeros_(parameter)
     assert restore(second, tmp_path / "state.pt") == 1

@@ -126,6 +126,16 @@ def prepared(stage: Stage) -> Any:
     ],
     ids=str,
 )  # fmt: skip
+def test_a_checkpoint_is_that_of_settings_which_count_later(
+    project: Path, changes: dict[str, Any], after: int
+) -> None:
+    kept = [epoch for epoch, path in places_of(**changes).items() if path.exists()]
+    assert max(kept, default=0) == after
+
+
+@pytest.mark.parametrize(
+    ("changes", "after"), [({"epochs": 7}, 4), ({"augkd.anchor_epochs": 1}, 2), ({"lr": 0.05}, 0)], ids=str
+)  # fmt: skip
 def test_a_run_with_other_settings_continues_where_they_begin_to_count(
     project: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], after: int
 ) -> None:

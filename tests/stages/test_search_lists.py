@@ -265,13 +265,11 @@ def test_class_numbers_of_hugging_face_become_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("local", "total"),
     [
-        ("webmeta/img2dataset_test_1000.parquet", "1,000"),
         (
             "webmeta/img2dataset_test_10000.parquet",
             "9,998",
         ),  # one address twice, one by http and https
         ("webmeta/Validation_GCC-1.1.0-Validation.tsv", "15,833"),
-        ("cifar10/test.parquet", "10,000"),
         ("pacs/pacs_s64.parquet", "9,991"),
     ],
 )

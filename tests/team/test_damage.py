@@ -57,6 +57,12 @@ def colleague(team: Project, tmp_path: Path) -> Project:
     return Project(tmp_path / "clone")
 
 
+def verifying(project: Project, wish: str) -> None:
+    """What `dvc remote modify --local team verify` writes."""
+    config = f"['remote \"team\"']\n    verify = {wish}\n"
+    (project.root / ".dvc" / "config.local").write_text(config)
+
+
 @pytest.mark.slow
 def test_a_colleague_pulls_and_has_nothing_to_do(team: Project, tmp_path: Path) -> None:
     clone = colleague(team, tmp_path)
@@ -75,13 +81,13 @@ def test_a_damaged_object_of_the_remote_is_refused_by_name(team: Project, tmp_pa
     clone = colleague(team, tmp_path)
     try:
         flip(path, where=0.99)
-        clone.run("dvc", "remote", "modify", "-q", "team", "verify", "true")
+        verifying(clone, "true")
         done = clone.run("dvc", "pull", check=False)
         assert done.returncode != 0
         assert "data/filter/kept.parquet" in done.stderr
         assert not (clone.root / "data/filter/kept.parquet").exists()
 
-        clone.run("dvc", "remote", "modify", "-q", "team", "verify", "false")
+        verifying(clone, "false")
         clone.run("dvc", "pull", "-q")
         done = clone.run("dvc", "repro", "-f", "-s", "select", check=False)
         assert done.returncode != 0

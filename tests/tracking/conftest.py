@@ -132,16 +132,6 @@ class Tree:
 
 
 @pytest.fixture(scope="session")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as MLflow makes it at first use, which takes seconds; no experiment is in it yet."""
-    from mlflow import MlflowClient
-
-    file = tmp_path_factory.mktemp("blank") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project before its first run, committed."""
     made = Project(tmp_path_factory.mktemp("bare"))

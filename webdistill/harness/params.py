@@ -7,7 +7,9 @@ whether a stage starts, never what it writes, so it is no dependency of any outp
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import importlib
 import json
 from collections.abc import Mapping, Sequence
@@ -87,12 +89,21 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return copy.deepcopy(_file(text))
     except (YAMLError, ValueError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{path}{line} is not valid YAML: {problem}") from None
+
+
+def _parse_yaml(text: str) -> Any:
+    return YAML(typ="safe", pure=True).load(text)
+
+
+# Kept, since a study reads the same files and overrides for each of its cells; a file takes tens of milliseconds.
+_file = functools.lru_cache(maxsize=16)(_parse_yaml)
+_value = functools.lru_cache(maxsize=1024)(_parse_yaml)
 
 
 def schema(name: str) -> type[Section]:
@@ -162,7 +173,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
     if not equals or not sections or not isinstance(target, dict):
         raise UserError(f"--set {text!r}: expected SECTION.KEY=VALUE with a section of params.yaml")
     try:
-        target[last] = YAML(typ="safe", pure=True).load(value)
+        target[last] = copy.deepcopy(_value(value))
     except (YAMLError, ValueError):
         raise UserError(f"--set {text!r}: the value is not valid YAML") from None
 

@@ -17,7 +17,7 @@ from tests.models.photographs import CLASSES, KNOWN, photographs, trained_with
 from webdistill.__main__ import main
 from webdistill.commands.check_teacher import normalisation
 from webdistill.commands.check_teacher.findings import Finding
-from webdistill.core.files import sha256_file, write_table
+from webdistill.core.files import read_table, sha256_file, write_table
 from webdistill.harness.params import read_yaml
 from webdistill.images.gate import encode
 from webdistill.images.pool import IMAGE_TYPE, PoolRow, write_pool
@@ -403,8 +403,12 @@ def test_real_images_and_a_real_teacher(
     (tmp_path / "config.json").write_text(json.dumps(facts))
     weights = QUICKSTART / "teacher" / "weights.safetensors"
     (tmp_path / "weights.safetensors").symlink_to(weights)
-    images = str(QUICKSTART / "test" / "images.parquet")
+    raw = read_yaml(ROOT / "params.yaml")
+    raw["task"]["threads"] = 1
+    (tmp_path / "params.yaml").write_text(json.dumps(raw))
+    few = read_table(QUICKSTART / "test" / "images.parquet").slice(0, 64)
+    write_table(few, images := tmp_path / "images.parquet")
     code, levels, _ = checked(
-        capsys, str(tmp_path), "--images", images, "--params", str(ROOT / "params.yaml")
+        capsys, str(tmp_path), "--images", str(images), "--params", str(tmp_path / "params.yaml")
     )
     assert (code, levels["normalisation"]) == (0, level)

@@ -13,7 +13,7 @@ from PIL import Image
 from webdistill.__main__ import main
 from webdistill.commands.check_teacher import named, order
 from webdistill.commands.check_teacher.command import COUNT, enough
-from webdistill.core.files import write_json, write_manifest
+from webdistill.core.files import write_json, write_manifest, write_table
 from webdistill.harness.params import read_yaml
 from webdistill.images.gate import decode, encode
 from webdistill.images.pool import PoolRow, write_pool
@@ -113,10 +113,12 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     raw["task"] |= {
         "teacher": "teacher",
         "threads": 1,
-        "test_images": str(QUICKSTART / "test/images.parquet"),
+        "test_images": "few.parquet",
     }
     raw["search"]["local"] = "pictures"
     (tmp_path / "params.yaml").write_text(json.dumps(raw))
+    few = pq.read_table(QUICKSTART / "test/images.parquet").slice(0, order.FEWEST)
+    write_table(few, tmp_path / "few.parquet")
     (tmp_path / "teacher").mkdir()
     (tmp_path / "teacher/weights.safetensors").symlink_to(
         QUICKSTART / "teacher/weights.safetensors"
@@ -156,7 +158,7 @@ def test_folders_and_keywords_reveal_a_wrong_list_of_a_real_teacher(
     write_card(task, right)
     assert main(["check-teacher"]) == 0
     assert "class order not checked: neither the pool's keywords nor folders" in shown(capsys)
-    for at, (name, data) in enumerate(pictures_by_name(100)):
+    for at, (name, data) in enumerate(pictures_by_name(72)):
         (task / "pictures" / name).mkdir(parents=True, exist_ok=True)
         decode(data).save(task / f"pictures/{name}/{at}.png")
     (task / "pictures/cat/broken.png").write_text("no picture")
@@ -168,7 +170,7 @@ def test_folders_and_keywords_reveal_a_wrong_list_of_a_real_teacher(
         assert (f'"classes": {json.dumps(right)}' in text) is bool(code)
     rows = [
         PoolRow(f"{at:032x}", encode(decode(data)), 32, 32, name, "")
-        for at, (name, data) in enumerate(pictures_by_name(120))
+        for at, (name, data) in enumerate(pictures_by_name(72))
     ]
     (task / "data/fetch").mkdir(parents=True)
     write_pool(rows, task / "data/fetch/pool", 50)
