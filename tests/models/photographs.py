@@ -49,7 +49,7 @@ def trained_with(
             ]
         )
     known = KNOWN[name]
-    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    x = torch.tensor(images).permute(0, 3, 1, 2) / 255
     x = (x - torch.tensor(known.mean).view(3, 1, 1)) / torch.tensor(known.std).view(3, 1, 1)
     with torch.no_grad():
         net.train()(x)

@@ -248,7 +248,9 @@ def test_what_cannot_be_planned_is_one_line(
 def test_hours_stay_unknown_where_steps_do_not_say_them(capsys: pytest.CaptureFixture[str]) -> None:
     project(**{"distill.method": "deepinv"})
     assert main(["plan", "--pictures", "1000", "--seconds", "1"]) == 0
-    assert "not tried: deepinv makes its images before each epoch" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "time      not tried: deepinv makes its images before each epoch" in shown
+    assert "memory    not tried: deepinv makes its images before each epoch" in shown
 
 
 def test_help_imports_no_torch() -> None:

@@ -107,6 +107,8 @@ def _decoding(settings: Params) -> float:
 
 
 def _memory(counts: Counts, tried: trial.Trial) -> str:
+    if not trial.possible(counts.settings):  # a step would begin with a whole epoch's images
+        return f"not tried: {counts.settings.method} makes its images before each epoch"
     where, answers = counts.answers
     networks, step = tried.memory()
     parts = {
