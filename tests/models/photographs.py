@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import torch
 from torch import nn
@@ -17,17 +15,14 @@ CLASSES = ["ant", "bee", "cat", "dog"]
 KNOWN = {candidate.name: candidate for candidate in normalisation.CANDIDATES}
 
 
-@functools.cache
 def photographs(count: int, seed: int = 0) -> np.ndarray:
-    """[N, 32, 32, 3] uint8: smooth colours with the mean and spread of photographs. Shared: change a copy."""
+    """[N, 32, 32, 3] uint8: smooth colours with the mean and spread of photographs."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 5, 5, generator=generator)
     grey = torch.randn(count, 1, 5, 5, generator=generator)
     smooth = F.interpolate(0.3 * coarse + grey, 32, mode="bilinear")
     values = 0.47 + 0.24 * smooth / smooth.std()
-    made = (values.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
-    made.flags.writeable = False
-    return made
+    return (values.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
 
 
 def trained_with(
@@ -49,7 +44,7 @@ def trained_with(
             ]
         )
     known = KNOWN[name]
-    x = torch.tensor(images).permute(0, 3, 1, 2) / 255
+    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     x = (x - torch.tensor(known.mean).view(3, 1, 1)) / torch.tensor(known.std).view(3, 1, 1)
     with torch.no_grad():
         net.train()(x)
