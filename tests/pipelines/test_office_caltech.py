@@ -257,6 +257,13 @@ def test_the_table_counts_all_test_images_and_pairs_folds(tmp_path: Path) -> Non
     )
 
 
+def test_many_missing_cells_are_counted_not_listed(tmp_path: Path) -> None:
+    finished(tmp_path, "n2_f0-supervised-0", 0.5)
+    rows, missing = table.read(tmp_path, NAMED)
+    told = table.text(rows, missing, "supervised").split("not yet run: ")[1]
+    assert told == f"{', '.join(missing[:12])} and 3 more\n"
+
+
 def test_without_a_cell_there_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished cell in"):
         table.read(tmp_path, NAMED)
