@@ -16,6 +16,7 @@ QUICKSTART, EARLIER = "2026-11-29-quickstart", "2026-11-26-quickstart"
 INT8 = "2026-11-29-quickstart-int8"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
+FEW = "2026-11-29-augkd-few-labels"
 
 
 def row(arm: str) -> str:
@@ -134,6 +135,9 @@ FIGURES = [
         r"AuG-KD ([\d.]+) %.*supervised ([\d.]+)",
         "1",
     ),
+    (r"per class \| ([\d.]+) %", FEW, "results.md", r"\| augkd \|[^|]*\| ([\d.]+) \(5\)", "1"),
+    (r"labels alone ([\d.]+) %", FEW, "results.md", r"\| supervised \|[^|]*\| ([\d.]+) \(5\)", "1"),
+    (r"with (\d) labels per", FEW, "results.md", r"\| (\d) labels per class \| all", "1"),
 ]
 PLANTED = r"\| \d+ of (\d+) found"
 NAMES = r"WRN-\d+-\d+|CIFAR-\d+|\bbfloat16|\bKD3|\bint8|\bfloat32"
