@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, commands
 
-QUICKSTART, EARLIER = "2026-11-29-quickstart", "2026-11-26-quickstart"
+QUICKSTART, FLOAT32 = "2026-11-29-quickstart", "2026-11-29-quickstart-float32"
 INT8 = "2026-11-29-quickstart-int8"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
@@ -74,14 +74,15 @@ FIGURES = [
         r'"peak_memory_mib": ([\d.]+)',
         "1",
     ),
-    (r"without bfloat16 \| (\d+) minutes", EARLIER, "record.json", r'"seconds": ([\d.]+)', "1/60"),
+    (r"without bfloat16 \| (\d+) minutes", FLOAT32, "record.json", r'"seconds": ([\d.]+)', "1/60"),
     (
         r"without bfloat16 \| \d+ minutes, ([\d,]+) MiB",
-        EARLIER,
+        FLOAT32,
         "record.json",
         r'"peak_memory_mib": ([\d.]+)',
         "1",
     ),
+    (r"right for ([\d.]+) % \|", FLOAT32, "metrics/evaluate.json", r'"top1": ([\d.]+)', "100"),
     (
         r"\| (\d+) of \d+ found",
         QUICKSTART,
