@@ -125,7 +125,7 @@ def test_another_method_has_a_column_and_its_own_rate(project: Project) -> None:
     head, *rows = [line.split() for line in lines[: lines.index("")]]
     assert head[3:] == ["distill.method", "distill.epochs", "distill.lr"]
     assert {tuple(row[3:]) for row in rows} == {
-        ("simkd", "2", "0.0035"), ("simkd", "2", "0.014"), ("kd", "1", "0.1"),
+        ("simkd", "2", "0.0035"), ("simkd", "2", "0.014"), ("kd", "1", "0.007"),
     }  # fmt: skip
     text = "\n".join(lines)
     assert "trainings of different lengths" in text
