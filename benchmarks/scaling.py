@@ -157,7 +157,7 @@ def driver(runs: Runs, project: Project, many: int) -> Iterator[dict[str, Any]]:
         one = runs.whole("score", ENGINES[1])
         progress(f"{shards} shards: {one['driver_peak_rss_mib']:.0f} MiB, {one['seconds']:.0f} s")
         name = f"ray, 1 worker, {shards:,} shards"
-        yield {"stage": "score", "engine": name, "images": 8 * shards, "ratios": [0.0], **one}
+        yield {"stage": "score", "engine": name, "images": 8 * shards, "ratios": [], **one}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -168,9 +168,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for one in rows:
         speed, ratios = one["images"] / one["seconds"], one["ratios"]
+        middle = (
+            f"{statistics.median(ratios):.2f}" if ratios else ""
+        )  # none without the local engine
+        spread = f"{ratios[0]:.2f} - {ratios[-1]:.2f}" if ratios else ""
         lines.append(
             f"| {one['stage']} | {one['engine']} | {one['images']:,} | {one['seconds']:.1f} | {speed:.0f} | "
-            f"{statistics.median(ratios):.2f} | {ratios[0]:.2f} - {ratios[-1]:.2f} | {one['driver_peak_rss_mib']:.0f} |"
+            f"{middle} | {spread} | {one['driver_peak_rss_mib']:.0f} |"
         )
     return "\n".join(lines)
 
@@ -198,17 +202,25 @@ def main(given: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = create(Path(folder) / "project")
         set_params(project.root, ["task.threads=1"])
-        with RayCluster(project.environment) as cluster:
-            runs = Runs(project, cluster)
-            rows = []
-            if chosen.repeat:
-                make_pool(project.root, chosen.shards, chosen.images)
+        rows: list[dict[str, Any]] = []
+        if chosen.repeat:
+            make_pool(project.root, chosen.shards, chosen.images)
+            with RayCluster(project.environment) as cluster:
+                runs = Runs(project, cluster)
                 rows = engines(runs, chosen.stages, chosen.shards * chosen.images, chosen.repeat)
-            rows += driver(runs, project, chosen.many)
+            save(rows, chosen.out)
+        # A cluster of its own: the other one has had a worker killed.
+        with RayCluster(project.environment) as cluster:
+            rows += driver(Runs(project, cluster), project, chosen.many)
+    save(rows, chosen.out)
     print(f"{chosen.shards} shards of {chosen.images:,} images; load average before: {load:.1f}\n")
     print(table(rows))
-    if chosen.out:
-        chosen.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def save(rows: Sequence[dict[str, Any]], path: Path | None) -> None:
+    """What is there so far, as JSON."""
+    if path:
+        path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_no_name_of_a_file_comes_from_the_web(
     monkeypatch.chdir(tmp_path)
     evil = [
         "../../evil",
-        "/tmp/evil",
+        str(Path(os.sep, "tmp", "evil")),
         "evil\x00.png",
         "..\\evil",
         "C:evil",
