@@ -37,8 +37,14 @@ class Answer:
 
     @property
     def parts(self) -> dict[str, Tensor]:
-        """What there is of it, by name."""
-        return {"logits": self.logits} | ({} if self.maps is None else {"maps": self.maps})
+        """What is kept of it, by name; maps of float32 as bfloat16: half the memory.
+
+        That rounds a target by 0.2 % of its size at most; a student leaves tens of per cent of their variance.
+        """
+        if self.maps is None:
+            return {"logits": self.logits}
+        half = self.maps.dtype == torch.float32
+        return {"logits": self.logits, "maps": self.maps.bfloat16() if half else self.maps}
 
 
 @dataclass
@@ -73,6 +79,7 @@ class Answers:
             None if distinct else False
         )  # None: not known before the first answer
         self._sample: dict[str, Tensor] = {}  # a row of each part, where they are kept in files
+        self._dtype = torch.float32  # of maps as they are given
 
     def __call__(self, view: int, rows: Tensor, images: Tensor) -> Answer:
         """The answer to `images`, which are view `view` of the images `rows` [B]."""
@@ -86,7 +93,8 @@ class Answers:
                     return first
             self.kept[view] = self._filed(view) if self._sample else self._whole(view)
         known = self.kept[view]
-        return Answer(known.logits[rows], known.maps[rows] if known.maps is not None else None)
+        maps = known.maps[rows].to(self._dtype) if known.maps is not None else None
+        return Answer(known.logits[rows], maps)
 
     def _answer(self, images: Tensor) -> Answer:
         logits, maps = self.forward(images)
@@ -99,6 +107,8 @@ class Answers:
         size = per_image * len(pool) * self.distinct
         where = kept_in(size, encoded=not isinstance(pool, Tensor), files=self.folder is not None)
         self.keeps = where != "nothing"
+        if first.maps is not None:
+            self._dtype = first.maps.dtype
         if where == "files":
             self._sample = {name: part[:1].clone() for name, part in first.parts.items()}
 

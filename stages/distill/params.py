@@ -135,7 +135,7 @@ class Distill(Section):
     precision: Annotated[
         Precision,
         Field(
-            description="of the networks' arithmetic; auto: bfloat16 where the processor computes in it"
+            description="of the networks' arithmetic; auto: bfloat16 on a GPU or a processor with AMX, else float32"
         ),
     ]
     device: Annotated[

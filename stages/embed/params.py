@@ -28,7 +28,7 @@ class Embed(Section):
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Field(
-            description="of the image tower; auto: bfloat16 where the processor computes in it, else float32"
+            description="of the image tower; auto: bfloat16 on a GPU or a processor with AMX, else float32"
         ),
     ]
     templates: Annotated[

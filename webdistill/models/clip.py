@@ -104,7 +104,7 @@ class _Source:
 def load(model: str, pretrained: str | None, *, precision: Precision = "auto") -> ClipModel:
     """Load a model (see the module's docstring). Raises UserError naming `embed.model` or `embed.pretrained`.
 
-    `precision`: auto = bfloat16 where the processor computes in it (twice as fast), else float32.
+    `precision`: auto = bfloat16 on a GPU or a processor with AMX (twice as fast), else float32.
     """
     source = _resolve(model, pretrained)
     try:

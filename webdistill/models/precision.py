@@ -8,7 +8,11 @@ from webdistill.models.names import Precision
 
 
 def low_precision(wanted: Precision, device: torch.device) -> bool:
-    """Whether to compute in bfloat16; `auto` = where the processor does, on CUDA or with AVX512-BF16."""
+    """Whether to compute in bfloat16; `auto` = on CUDA, or on a processor with AMX.
+
+    AVX512-BF16 without AMX multiplies in bfloat16, too, but was slower than float32 for every network that was measured
+    (docs/performance.md).
+    """
     if wanted != "auto":
         return wanted == "bfloat16"
-    return device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
+    return device.type == "cuda" or bool(torch.cpu._is_amx_tile_supported())

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from stages.distill.answers import Answer
 from stages.distill.loop import Run
 from stages.distill.method_params import POOL_FREE
 from stages.distill.methods import build as build_method
@@ -51,8 +52,8 @@ class Trial:
     def answer_bytes(self) -> int:
         """Of the teacher's answer to one view of one image, as it is kept."""
         logits, maps = self.run.forward.answer(self.run.views.plain(self._rows[:1]))
-        parts = [logits, maps] if self.run.method.needs_maps else [logits]
-        return sum(part.numel() * part.element_size() for part in parts)
+        answer = Answer(logits, maps if self.run.method.needs_maps else None)
+        return sum(part.numel() * part.element_size() for part in answer.parts.values())
 
     def memory(self) -> tuple[int, int]:
         """-> bytes of the networks with gradients and what the optimiser keeps, and bytes that a step keeps for the
