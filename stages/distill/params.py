@@ -38,7 +38,12 @@ MUON_LR, MUON_DECAY = 0.007, 0.05
 TEMPERATURE = 4.0
 AUGKD_TEMPERATURE, SYNTHESIS_TEMPERATURE = 10.0, 20.0  # as released
 SYNTHESIS_STEPS = 100  # of an epoch of a method without a pool, as released
-PRETRAINED = "pretrained"  # student_weights: those that torchvision or timm has
+PRETRAINED = "pretrained"  # student_weights: those that torchvision or timm has,
+TEACHER, AUTO = (
+    "teacher",
+    "auto",
+)  # evenly spaced channels of the teacher; auto: where that is possible
+NO_FILES = frozenset({PRETRAINED, TEACHER, AUTO})
 BYTELESS = {"images"}  # decide no byte of any output, so they are in no key
 
 
@@ -61,8 +66,10 @@ class Distill(Section):
     student_weights: Annotated[
         Annotated[str, Field(min_length=1)] | None,
         Field(
-            description="what the student starts from: a file (.safetensors, .pt), a folder with config.json, or "
-            "`pretrained`: the library's own; null = fresh"
+            description="what the student starts from: a file (.safetensors, .pt), a folder with config.json, "
+            "`pretrained`: the library's own, `teacher`: evenly spaced channels of the teacher, whose narrower or "
+            "shallower version the student is, or `auto`: `teacher` where a method reuses the teacher's classifier "
+            "and it is possible; null = fresh"
         ),
     ]
     epochs: Annotated[int, Field(ge=1, le=10_000, description="epochs of steps_per_epoch steps")]
@@ -166,9 +173,12 @@ class Distill(Section):
     @property
     def rates(self) -> Rates:
         """Optimizer, rate and weight decay; what is null is the method's own, and the optimizer's."""
-        optimizer = self.optimizer or ("muon" if self._features or self.method == "kd" else "sgd")
+        optimizer = self.optimizer or (
+            "muon" if self.reuses_classifier or self.method == "kd" else "sgd"
+        )
         lr, decay = (self._sgd, SGD_DECAY) if optimizer == "sgd" else (MUON_LR, MUON_DECAY)
-        if self.student_weights and (optimizer, lr) == ("sgd", LOGITS_LR):
+        given = self.student_weights not in (None, AUTO)
+        if given and (optimizer, lr) == ("sgd", LOGITS_LR):
             lr = GIVEN_LR
         return Rates(
             optimizer,
@@ -183,10 +193,10 @@ class Distill(Section):
 
     @property
     def _sgd(self) -> float:
-        return FEATURE_LR if self._features else LOGITS_LR
+        return FEATURE_LR if self.reuses_classifier else LOGITS_LR
 
     @property
-    def _features(self) -> bool:
+    def reuses_classifier(self) -> bool:
         """Whether the student imitates maps."""
         return self.method == "simkd" or (self.method == "kd3" and self.kd3.shared_classifier)
 

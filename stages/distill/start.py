@@ -1,4 +1,4 @@
-"""What a student starts from: weights of a file, of a folder of this project, or of the network's library."""
+"""What a student starts from: weights of a file, of a folder of this project, of its library, or of its teacher."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.distill.params import PRETRAINED
+from stages.distill.params import AUTO, PRETRAINED, TEACHER
 from webdistill.core.errors import UserError
 from webdistill.harness.stage import Stage
-from webdistill.models.checkpoint import copy_into, load_network, read_tensors
+from webdistill.models.checkpoint import Network, copy_into, load_network, read_tensors, weights
 from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected
 from webdistill.models.zoo import build, pretrained
@@ -37,10 +37,10 @@ class Start:
 def read_start(stage: Stage) -> Start | None:
     """What `distill.student_weights` names, tried on a student, so that what does not fit stops before any work.
 
-    Raises UserError naming the file and what is wrong with it.
+    None where it names nothing, or the teacher. Raises UserError naming the file and what is wrong with it.
     """
     named, architecture = stage.params.student_weights, stage.params.student
-    if named is None:
+    if named in (None, TEACHER, AUTO):
         return None
     classes, size = stage.task.classes, stage.task.image_size
     with torch.random.fork_rng(devices=[]):  # the student's own draws come later
@@ -54,6 +54,61 @@ def read_start(stage: Stage) -> Start | None:
         + (f"{' and '.join(fresh)} made anew for {len(classes)} classes" if fresh else "all used")
     )
     return start
+
+
+def of_teacher(stage: Stage, teacher: Network) -> Start | None:
+    """The student as a part of its teacher: every tensor has evenly spaced channels of the teacher's of its name.
+
+    A better start than noise where the student is a narrower or shallower version of its teacher (Xu et al. 2024, arXiv
+    2311.18823). None where `distill.student_weights` does not ask for it, or `auto` finds it impossible. Raises
+    UserError where `teacher` does.
+    """
+    settings = stage.params
+    named, architecture = settings.student_weights, settings.student
+    if named != TEACHER and not (named == AUTO and settings.reuses_classifier):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        student = build(architecture, len(stage.task.classes), stage.task.image_size)
+    source = f"its teacher {teacher.card.architecture}"
+    own = weights(student)
+    tensors = thinned(own, weights(teacher.net))
+    if unfit := own.keys() - tensors.keys():
+        reason = f"no part of {source} in {len(unfit)} of {len(own)} tensors, such as {min(unfit)}"
+        if named == TEACHER:
+            raise UserError(
+                f"distill.student_weights = {TEACHER}, but {architecture} is {reason}; take auto, or null"
+            )
+        stage.log(f"{architecture} starts fresh: it is {reason}")
+        return None
+    digest = _digest(tensors)
+    stage.log(f"{architecture} starts from evenly spaced channels of {source}: {len(own)} tensors")
+    return Start(tensors, source, digest, architecture, frozenset())
+
+
+def thinned(own: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of each of a student's tensors the part of the teacher's of that name that has its shape, where there is one.
+
+    Channel i of n is channel floor(i m / n) of m, in inputs and outputs alike, so that layers still fit together.
+    Kernels must have the same size.
+    """
+    found = {}
+    for name, tensor in own.items():
+        theirs = teacher.get(name)
+        if theirs is None or not _holds(theirs.shape, tensor.shape):
+            continue
+        for axis, (count, of) in enumerate(zip(tensor.shape, theirs.shape, strict=True)):
+            if count < of:
+                theirs = theirs.index_select(axis, torch.arange(count) * of // count)
+        found[name] = theirs.clone()
+    return found
+
+
+def _holds(theirs: torch.Size, own: torch.Size) -> bool:
+    return (
+        len(theirs) == len(own)
+        and all(a >= b for a, b in zip(theirs[:2], own[:2], strict=True))
+        and theirs[2:] == own[2:]
+    )
 
 
 def _heads(student: Classifier, other: Classifier) -> frozenset[str]:

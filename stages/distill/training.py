@@ -23,7 +23,7 @@ from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
 from stages.distill.pictures import read_pictures
 from stages.distill.processes import of_this_machine
-from stages.distill.start import Start, read_start
+from stages.distill.start import Start, of_teacher, read_start
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table
 from webdistill.harness.stage import Stage
@@ -63,6 +63,7 @@ def prepare(stage: Stage, selection: Path, pool: Path, teacher: Path) -> Prepare
     ids = chosen["id"].to_pylist()
     pictures = read_pictures(stage, pool, ids, device)
     stage.networks(settings.student, *guide.card.built_from)
+    start = start or of_teacher(stage, guide)
     method = _method(stage, settings, guide, device, start)
     held = held_out(ids, settings.holdout if ids else 0.0)
     apart = _views(stage, pictures(held), guide) if held.any() else None

@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from stages.distill import training
+from stages.distill.start import thinned
 from tests.stages import test_distill_phases as phases
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
@@ -167,6 +169,78 @@ def test_a_killed_run_goes_on_with_the_same_weights_and_with_no_others(
     save_file(tensors_of("resnet8", 3), "start.safetensors")
     assert phases.run_stage(**KD) != whole
     assert "continues" not in capsys.readouterr().err
+
+
+# -- of the teacher --------------------------------------------------------------------------------------------
+def test_channels_of_the_teacher_are_evenly_spaced_and_the_same_in_every_layer() -> None:
+    own, theirs = tensors_of("wrn-16-1", 3), tensors_of("wrn-40-3", 3)
+    found = thinned(own, theirs)
+    assert found.keys() == own.keys()
+    for name, tensor in own.items():
+        wanted = torch.empty_like(tensor)
+        ratios = [m / n for m, n in zip(theirs[name].shape, tensor.shape, strict=True)]
+        for place in np.ndindex(*tensor.shape[:2]):
+            wanted[place] = theirs[name][
+                tuple(int(i * r) for i, r in zip(place, ratios, strict=False))
+            ]
+        assert torch.equal(found[name], wanted), name
+
+
+def test_what_has_other_kernels_or_more_channels_is_no_part() -> None:
+    theirs = {"a": torch.zeros(4, 4, 3, 3), "b": torch.zeros(4), "c": torch.zeros(2, 2)}
+    own = {
+        "a": torch.zeros(2, 2, 1, 1),
+        "b": torch.zeros(5),
+        "c": torch.zeros(2),
+        "d": torch.zeros(1),
+    }
+    assert thinned(own, theirs) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "named", "given"),
+    [
+        ("simkd", "auto", True),
+        ("kd3", "auto", True),
+        ("kd", "auto", False),
+        ("kd", "teacher", True),
+    ],
+)
+def test_auto_takes_the_teachers_channels_where_the_student_has_its_classifier_anyway(
+    method: str, named: str, given: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = phases.stage_of(method=method, student_weights=named)
+    prepared = phases.prepared(stage)
+    student = prepared.run.method.student()
+    own = student.backbone if isinstance(student, Projected) else student
+    theirs = weights(prepared.run.teacher)
+    same = [torch.equal(each, theirs[name]) for name, each in weights(own).items()]
+    assert all(same) == given
+    said = f"{stage.params.student} starts from evenly spaced channels of its teacher"
+    assert (said in capsys.readouterr().err) == given
+    assert (prepared.start is not None) == given
+
+
+def test_a_student_that_is_no_part_of_its_teacher_starts_fresh_or_says_why_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = {"method": "simkd", "student": "resnet14"}
+    begun, fresh = (student_of(**other, student_weights=named) for named in ("auto", None))
+    check_equal(begun, weights(fresh), ())
+    assert (
+        "resnet14 starts fresh: it is no part of its teacher resnet8 in " in capsys.readouterr().err
+    )
+    with pytest.raises(
+        UserError, match=r"student_weights = teacher, but resnet14 is no part"
+    ) as error:
+        student_of(**other, student_weights="teacher")
+    assert "\n" not in str(error.value)
+
+
+def test_the_card_names_the_teacher() -> None:
+    phases.run_stage(method="simkd", student_weights="auto")
+    card = read_json(Path("data/distill/student/config.json"))
+    assert re.search(r"started from its teacher resnet8 [0-9a-f]{16}, ", card["trained_on"])
 
 
 # -- what is refused -------------------------------------------------------------------------------------------

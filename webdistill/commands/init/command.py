@@ -72,7 +72,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def write_project(arguments: argparse.Namespace) -> tuple[str, int]:
     """-> what was written and what comes next, and the exit code. Raises UserError naming the flag that is wrong."""
-    from stages.distill.params import PRETRAINED
+    from stages.distill.params import NO_FILES
     from webdistill.commands.check_teacher.command import run
     from webdistill.commands.init import choices, template
 
@@ -81,7 +81,7 @@ def write_project(arguments: argparse.Namespace) -> tuple[str, int]:
         return _renew_code(root), 0
     chosen = choices.choose(arguments)
     weights = chosen.values.get("distill.student_weights")
-    weights = None if weights == PRETRAINED else weights
+    weights = None if weights in NO_FILES else weights
     texts = {
         "params.yaml": checked(template.rendered_params(chosen.values)),
         "dvc.yaml": template.rendered_pipeline(chosen.clip, _networks(chosen), weights=weights),
