@@ -32,7 +32,7 @@ def text(value: object, depth: int = 0) -> str:
     """Any cell as text: null -> "", lists joined by a comma; what is nested too deeply is left out."""
     if isinstance(value, str):
         return value.strip()
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas: there is none
         return ""
     if isinstance(value, (list, tuple)):
         inner = (text(one, depth + 1) for one in value) if depth < DEEPEST else ()

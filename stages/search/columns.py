@@ -19,7 +19,7 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
             "url", "imageurl", "imgurl", "imagelink", "photoimageurl", "contenturl", "originalurl", "downloadurl",
             "accessuri", "mediaurl",
         ),
-        ("fileurl", "photourl", "pictureurl"),
+        ("fileurl", "photourl", "pictureurl", "urls", "imageurls", "imgurls"),
         ("identifier",),
         ("path", "filepath", "imagepath", "filename", "imagefile", "imagefilename", "file"),
     ),
@@ -125,8 +125,9 @@ def no_address(path: Path, present: Sequence[str], peek: Peek) -> UserError:
 
 def _groups(ours: str, present: Sequence[str]) -> list[list[str]]:
     first = [[ours]] if ours in present else []
-    found = [[name for name in present if letters(name) in group] for group in NAMES[ours]]
-    return first + [group for group in found if group and group != [ours]]
+    others = [name for name in present if name != ours]
+    found = [[name for name in others if letters(name) in group] for group in NAMES[ours]]
+    return first + list(filter(None, found))
 
 
 @lru_cache(maxsize=1000)

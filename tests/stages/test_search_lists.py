@@ -160,6 +160,13 @@ def test_other_columns_become_text(tmp_path: Path) -> None:
     )
     (one,) = rows(path)
     assert (one.url, one.caption, one.opt_out) == ("u", "a, b", "True")
+    pq.write_table(
+        pa.table({"image_urls": [["u"]], "caption": [float("nan")], "text": ["a"]}), path
+    )
+    (one,) = rows(path)
+    assert (one.url, one.caption) == ("u", "a"), (
+        "what pandas writes where there is none says nothing"
+    )
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
