@@ -47,8 +47,8 @@ def licence_code(text: str, url: str = "") -> str:
 
 
 def _joined(text: str) -> str:
-    """Lower case, with the words of one part in one: Non-Commercial, Share Alike."""
-    text = text.strip().lower()
+    """Lower case, with the words of one part in one: Non-Commercial, Share Alike; GBIF's 4_0 is 4.0."""
+    text = re.sub(r"_(\d)_(\d)\b", r" \1.\2", text.strip().lower())
     for first, second in (("non", "commercial"), ("no", "deriv"), ("share", "alike")):
         text = re.sub(rf"{first}[\s_-]+{second}", first + second, text)
     return text

@@ -11,9 +11,13 @@ import re
 WEB = re.compile(r"\s*(?:https?://|//[^\s/]+\.[^\s/])", re.IGNORECASE)
 # Between two addresses in one cell: whatever people put there, before an address that begins anew.
 BETWEEN = re.compile(r"""['"\]]*[\s,;|]+['"\[]*(?=https?://)""", re.IGNORECASE)
+AROUND = frozenset(
+    {"[]", "{}", "()", "<>", "''"}
+)  # lists of Python, JSON and SQL, and marks of one address
 UNKNOWN = frozenset({"?", "nan", "null", "none"})  # LAION writes an unknown licence as ?
 ABOUT_RIGHTS = ("licence", "licence_url", "creator")
 DIGESTS = {"sha256": 64, "md5": 32}  # their length in hexadecimal digits
+NAMED = re.compile(r"(?:sha-?256|md5)\s*[:=-]\s*|0x", re.IGNORECASE)  # before a digest
 WORDS = {
     "nsfw": 1.0,
     "unsure": 0.5,
@@ -28,7 +32,7 @@ def text(value: object, depth: int = 0) -> str:
     """Any cell as text: null -> "", lists joined by a comma; what is nested too deeply is left out."""
     if isinstance(value, str):
         return value.strip()
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas: there is none
         return ""
     if isinstance(value, (list, tuple)):
         inner = (text(one, depth + 1) for one in value) if depth < DEEPEST else ()
@@ -40,9 +44,9 @@ def text(value: object, depth: int = 0) -> str:
 
 def known(ours: str, value: object) -> str:
     """A cell as text of our column, "" where a list writes that it does not know."""
-    found = text(value)
     if ours in DIGESTS:
-        return _digest(found, DIGESTS[ours])
+        return _digest(value, DIGESTS[ours])
+    found = text(value)
     if ours in ABOUT_RIGHTS and found.lower() in UNKNOWN:
         return ""
     return found.replace("\0", "") if ours != "url" else found
@@ -55,10 +59,10 @@ def addresses(value: object) -> list[str]:
         found = [one for inner in several for one in inner]
         return list(dict.fromkeys(filter(None, found))) or [""]
     cell = text(value)
-    if "//" not in cell[8:]:
+    if "//" not in cell:
         return [cell]
-    if cell[:1] == "[" and cell[-1:] == "]" and "://" in cell:  # a list as Python and JSON write it
-        cell = cell.strip("[]'\" ")
+    if f"{cell[:1]}{cell[-1:]}" in AROUND and WEB.match(inner := cell[1:-1].strip("'\" ")):
+        cell = inner
     return BETWEEN.split(cell) if WEB.match(cell) else [cell]
 
 
@@ -74,10 +78,16 @@ def score(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _digest(found: str, length: int) -> str:
-    """In hexadecimal digits, which some lists write in base64; what is no digest comes back as it is."""
+def _digest(value: object, length: int) -> str:
+    """In hexadecimal digits, of which some lists make bytes or base64; what is no digest comes back as it is."""
+    if isinstance(value, bytes) and 2 * len(value) == length:
+        return value.hex()
+    found = NAMED.sub("", text(value)).rstrip("=")
+    digits = re.sub(r"[\s:-]", "", found).lower()
+    if len(digits) == length:
+        return digits
     try:
-        plain = base64.b64decode(found, validate=True)
+        plain = base64.b64decode(found + "=" * (-len(found) % 4), "-_", validate=True)
     except (binascii.Error, ValueError):
         plain = b""
     return plain.hex() if 2 * len(plain) == length else found.lower()

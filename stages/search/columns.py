@@ -19,6 +19,7 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
             "url", "imageurl", "imgurl", "imagelink", "photoimageurl", "contenturl", "originalurl", "downloadurl",
             "accessuri", "mediaurl",
         ),
+        ("fileurl", "photourl", "pictureurl", "urls", "imageurls", "imgurls"),
         ("identifier",),
         ("path", "filepath", "imagepath", "filename", "imagefile", "imagefilename", "file"),
     ),
@@ -34,11 +35,12 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("pagetitle",),
         ("scientificname", "taxonname"),
     ),
-    "licence": (("licence", "license", "licencename", "licensename"),),
-    "licence_url": (("licenceurl", "licenseurl"),),
+    "licence": (("licence", "license", "licencename", "licensename"), ("usageterms",), ("rights",)),
+    "licence_url": (("licenceurl", "licenseurl"), ("webstatement",)),
     "creator": (
         ("creator", "author", "artist", "photographer", "creatorname", "authorname"),
         ("rightsholder",),
+        ("owner",),  # of Audubon Core, as others of these names
         ("unickname", "usernickname"),  # of YFCC100M
         ("observerid",),  # of iNaturalist's open data
     ),
@@ -46,11 +48,12 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("landingpage", "foreignlandingurl", "landingurl", "originallandingurl"),
         ("pageurl", "sourceurl"),
         ("references",),
+        ("furtherinformationurl",),
     ),
     "attribution": (("attribution", "credit"),),
     "opt_out": (("optout",),),
-    "sha256": (("sha256",),),
-    "md5": (("md5", "originalmd5"),),
+    "sha256": (("sha256",), ("sha256sum", "sha256hash", "imagesha256")),
+    "md5": (("md5", "originalmd5"), ("md5sum", "md5hash", "imagemd5")),
     "punsafe": (("punsafe",),),
     "nsfw": (("nsfw",), ("nsfwscoreopennsfw2",), ("nsfwscoregantman",), ("nsfwscore",)),
     "pwatermark": (("pwatermark",), ("watermarkscore",)),
@@ -65,6 +68,7 @@ TEXTS = tuple(name for name in NAMES if name != "image")
 # Names that mean this in some lists and other things in others: only with web addresses in their cells.
 DOUBTFUL = frozenset({"identifier", "references"})
 ADDRESSES = re.compile(r"url|uri|link|href|src|path|file|image|img|photo|picture|media")
+PICTURE = re.compile(r"\.(?:jpe?g|png|webp|gif|tiff?|bmp|avif)(?:$|\?)", re.IGNORECASE)
 Peek = Callable[[str], Sequence[str]]  # column -> cells from the list's beginning
 
 
@@ -108,8 +112,10 @@ def ambiguous(path: Path, ours: str, found: Sequence[str]) -> str:
 
 def no_address(path: Path, present: Sequence[str], peek: Peek) -> UserError:
     """The error for a list without a column of addresses; it proposes one only if that has some, or is called so."""
-    likely = [name for name in present if _has_addresses(name, peek)]
-    likely += [name for name in present if ADDRESSES.search(name.lower()) and not _is_id(name)]
+    named = [name for name in present if not _is_id(name)]
+    likely = [name for name in named if _has_addresses(name, peek)]
+    likely.sort(key=lambda name: not any(map(PICTURE.search, peek(name))))
+    likely += [name for name in named if ADDRESSES.search(name.lower())]
     example = f", such as `columns: {{url: {likely[0]}}}`," if likely else " as `columns.url`"
     return UserError(
         f"{path} has no column 'url'; it has {', '.join(present)}; name the one with the addresses{example} "
@@ -119,8 +125,9 @@ def no_address(path: Path, present: Sequence[str], peek: Peek) -> UserError:
 
 def _groups(ours: str, present: Sequence[str]) -> list[list[str]]:
     first = [[ours]] if ours in present else []
-    found = [[name for name in present if letters(name) in group] for group in NAMES[ours]]
-    return first + [group for group in found if group and group != [ours]]
+    others = [name for name in present if name != ours]
+    found = [[name for name in others if letters(name) in group] for group in NAMES[ours]]
+    return first + list(filter(None, found))
 
 
 @lru_cache(maxsize=1000)
@@ -139,4 +146,7 @@ def _has_addresses(name: str, peek: Peek) -> bool:
 
 
 def _is_id(name: str) -> bool:
-    return re.search(r"id$|key|hash|index|width|height|size", letters(name)) is not None
+    return (
+        re.search(r"id$|key|hash|index|width|height|size|type|format|count", letters(name))
+        is not None
+    )

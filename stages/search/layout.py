@@ -115,8 +115,9 @@ def _delimiter(first: str, ending: str) -> str:
     if "\t" in first:
         return "\t"
     header = not WEB.search(first)
-    if header and first.count(";") > first.count(","):
-        return ";"
+    for sign in ";|":
+        if header and first.count(sign) > first.count(","):
+            return sign
     if ending == ".txt":
         return "," if header and "," in first and matching("url", next(csv.reader([first]))) else ""
     return "," if ending == ".csv" or header else "\t"

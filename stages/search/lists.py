@@ -34,11 +34,15 @@ Rows = Iterator[Row]
 
 
 def ending(name: str) -> str:
-    """What kind of list a file's name promises, such as ".csv" of a.csv.gz; "" where it promises none."""
+    """What kind of list a file's name promises, such as ".csv" of a.csv.gz; "" where it promises none.
+
+    What is packed and has no other ending, as yfcc100m_dataset-0.bz2, may be a text.
+    """
     path = Path(name.lower())
-    last = Path(path.stem).suffix if path.suffix in PACKED else path.suffix
-    packed = path.suffix in PACKED and last == ".parquet"  # which packs its pages itself
-    return last if last in ENDINGS and not packed else ""
+    if path.suffix not in PACKED:
+        return path.suffix if path.suffix in ENDINGS else ""
+    last = Path(path.stem).suffix or ".txt"
+    return last if last in ENDINGS and last != ".parquet" else ""  # which packs its pages itself
 
 
 def image_column(path: Path, columns: Mapping[str, str]) -> str:

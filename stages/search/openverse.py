@@ -25,7 +25,7 @@ PAGE = 20
 MAX_PAGES = 12
 MAX_TAGS = 20
 NAMES = {"cc0": "CC0", "pdm": "Public Domain Mark"}  # all others are CC BY-...
-ENDINGS = ("jpg", "jpeg", "png", "webp")
+ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 
 
 class Openverse:

@@ -8,11 +8,13 @@ is read alone, and the next record begins at the second.
 from __future__ import annotations
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
 import json
 import lzma
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +26,9 @@ from stages.search.cells import WEB
 LONGEST = 1 << 22  # characters of a record
 MOST_LINES = 1000  # of a record: a quote that is open for longer was never meant to be closed
 SHOWN = 5  # line numbers that people are told
+PREFACE = re.compile(
+    r"\s*(?:#.*|sep=.)?\s*", re.DOTALL
+)  # lines before a list begins: notes, and Excel's mark
 UNREADABLE = "\udc80"  # stands for a line that is too long; no text, so that its row is left out
 PACKED = (".gz", ".bz2", ".xz")
 
@@ -81,9 +86,9 @@ class Lines:
     def __init__(self, path: Path) -> None:
         with _open(path) as file:
             start = file.read(2)
-        encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        self._file = io.TextIOWrapper(_open(path), encoding, "surrogateescape", newline="")
+        self._file = io.TextIOWrapper(_open(path), _encoding(start), "surrogateescape", newline="")
         self._number = self._size = 0
+        self._begun = False
         self._back: deque[tuple[int, str]] = deque()
         self.taken: list[tuple[int, str]] = []
 
@@ -116,14 +121,28 @@ class Lines:
 
     def _read(self) -> tuple[int, str]:
         line = self._file.readline(LONGEST)
+        while not self._begun and line and PREFACE.fullmatch(line):
+            self._number += 1
+            line = self._file.readline(LONGEST)
         if not line:
             raise StopIteration
+        self._begun = True
         self._number += 1
+        line = line.removeprefix("\ufeff")  # where files were joined
         if len(line) == LONGEST and not line.endswith(("\n", "\r")):
             while (rest := self._file.readline(LONGEST)) and not rest.endswith(("\n", "\r")):
                 pass
             line = UNREADABLE
         return self._number, line
+
+
+def _encoding(start: bytes) -> str:
+    """Of a list that begins so: by its byte order mark, or by the zero beside its first letter."""
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    if b"\0" in start[:2] and start.strip(b"\0"):
+        return "utf-16-le" if start[1:] == b"\0" else "utf-16-be"
+    return "utf-8-sig"
 
 
 def _open(path: Path) -> Any:

@@ -36,7 +36,11 @@ KINDS = (
     "image/bmp",
     "image/x-bmp",
 )
-HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+HIDDEN = re.compile(
+    r"display\s*:\s*none|visibility\s*:\s*hidden|(?:font-size|opacity)\s*:\s*0(?![.\d])",
+    re.IGNORECASE,
+)
+UNSEEN = ("script", "style", "template", "title")  # elements whose text no page shows
 VOID = frozenset(
     [
         "area",
@@ -201,7 +205,7 @@ class _Text(HTMLParser):
         if tag in ("br", "p", "div", "li", "td", "tr"):
             self.pieces.append(" ")
         if tag not in VOID and len(self._open) < DEEPEST:
-            self._open.append((tag, tag in ("script", "style") or _is_hidden(dict(attrs))))
+            self._open.append((tag, tag in UNSEEN or _is_hidden(dict(attrs))))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)

@@ -8,7 +8,7 @@ from stages.filter.licences import licence_code
 
 SPELLINGS = {
     "cc0": [
-        "cc0", "CC0", "CC0 1.0", "CC0 1.0 Universal", "CC-0", "cc-zero", "Creative Commons Zero",
+        "cc0", "CC0", "CC0 1.0", "CC0 1.0 Universal", "CC-0", "cc-zero", "Creative Commons Zero", "CC0_1_0",
         "https://creativecommons.org/publicdomain/zero/1.0/", "creativecommons.org/licenses/cc0/1.0",
     ],
     "pdm": [
@@ -17,7 +17,7 @@ SPELLINGS = {
         "No known copyright restrictions",
     ],
     "by": [
-        "by", "BY", "CC BY", "cc-by", "CC BY 4.0", "CC-BY-2.0", "cc-by-3.0-de", "CC BY 2.5 ca",
+        "by", "BY", "CC BY", "cc-by", "CC BY 4.0", "CC_BY_4_0", "CC-BY-2.0", "cc-by-3.0-de", "CC BY 2.5 ca",
         "Creative Commons Attribution 2.0 Generic", "Attribution 4.0 International", "Attribution License",
         "https://creativecommons.org/licenses/by/4.0/", "http://www.creativecommons.org/licenses/by/2.0/de/deed.en",
     ],

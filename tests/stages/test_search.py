@@ -110,7 +110,7 @@ def test_an_opt_out_counts_for_every_row_of_its_url() -> None:
     assert column(found, "opt_out") == ["noai", "tdm", "noai", ""]
 
 
-@pytest.mark.parametrize("mark", ["", "0", "False", "no", "NULL", "nan"])
+@pytest.mark.parametrize("mark", ["", "0", "False", "no", "NULL", "nan", "0.0", "n"])
 def test_some_marks_say_no(mark: str) -> None:
     assert column(made(Found("1", opt_out=mark)), "opt_out") == [""]
 

@@ -138,6 +138,10 @@ def test_commons_facts_may_be_missing_or_of_another_kind(monkeypatch: pytest.Mon
         ('<span hidden>x</span><i style="visibility:hidden">y</i>Ada', "Ada"),
         ('<span style="display:none"><img src="x"><b>x</span>Ada</b> B', "Ada B"),
         ('<span style="display:none"/>Ada', "Ada"),
+        (
+            '<template>x</template><i style="font-size: 0">y</i><b style="opacity:0.5">Ada</b>',
+            "Ada",
+        ),
         ('<span style="display:none">never closed', ""),
         ("<b>" * 5_000 + "Ada", "Ada"),
     ],

@@ -5,7 +5,9 @@ Rows are made up; names, order and form of the columns are those of the data set
 
 from __future__ import annotations
 
+import bz2
 import gzip
+from base64 import b64encode, urlsafe_b64encode
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,7 +35,8 @@ def of_parquet(tmp_path: Path, **row: object) -> Found:
 
 def of_text(path: Path, header: str, *rows: str) -> list[Found]:
     text = "\n".join(filter(None, (header, *rows))) + "\n"
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress}.get(path.suffix, bytes)
+    path.write_bytes(pack(text.encode()))
     return read(path)
 
 
@@ -117,7 +120,7 @@ YFCC = (
 
 
 @pytest.mark.parametrize("row", [YFCC, ("0", *YFCC[:1], "9f", *YFCC[1:])], ids=["2014", "2016"])
-@pytest.mark.parametrize("name", ["yfcc100m_dataset.tsv", "yfcc100m_dataset.txt", "a.csv"])
+@pytest.mark.parametrize("name", ["yfcc100m_dataset-0.bz2", "yfcc100m_dataset.txt", "a.csv"])
 def test_yfcc100m(tmp_path: Path, row: tuple[str, ...], name: str) -> None:
     one, other = of_text(tmp_path / name, "", "\t".join(row), "\t".join(row))
     assert one == other._replace(row=0)
@@ -187,6 +190,27 @@ def test_inaturalist_open_data(tmp_path: Path) -> None:
         assert (first.url, second.url) == (f"{begin}/42/medium.jpeg", f"{begin}/43/medium.jpg")
         assert first.landing_page == "https://www.inaturalist.org/photos/42"
         assert (first.licence, second.licence, first.creator) == ("CC-BY-NC", "CC0", "9")
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        SHA.upper(), f"sha256:{SHA}", f"0x{SHA}", ":".join(SHA[n : n + 2] for n in range(0, 64, 2)), bytes.fromhex(SHA),
+        f"sha256-{b64encode(bytes.fromhex(SHA)).decode()}", urlsafe_b64encode(bytes.fromhex(SHA)).decode().strip("="),
+    ],
+)  # fmt: skip
+def test_a_digest_in_any_spelling(tmp_path: Path, spelt: object) -> None:
+    for name in ("sha256", "SHA256sum"):
+        row = {"url": "http://a.example/1", name: spelt}
+        assert of_parquet(tmp_path, **row).sha256 == SHA
+
+
+def test_audubon_core(tmp_path: Path) -> None:
+    header = "coreid,identifier,accessURI,rights,Owner,WebStatement,furtherInformationURL"
+    row = "1,urn:x,http://a.example/1.jpg,CC BY 4.0,Ada,http://c.example/by/4.0/,http://a.example/p"
+    (one,) = of_text(tmp_path / "a.csv", header, row)
+    assert (one.url, one.licence, one.creator) == ("http://a.example/1.jpg", "CC BY 4.0", "Ada")
+    assert (one.licence_url, one.landing_page) == ("http://c.example/by/4.0/", "http://a.example/p")
 
 
 def test_scores_and_digests_reach_the_candidates(tmp_path: Path) -> None:

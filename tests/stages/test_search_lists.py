@@ -55,6 +55,8 @@ def test_quotes_tabs_and_newlines(tmp_path: Path) -> None:
         ("image,caption", "image", "caption"),  # Flickr8k: file names
         ("file_name,text", "file_name", "text"),  # Hugging Face image folders
         ("Path,URL,Title", "URL", "Title"),
+        ("filename,file_url,description", "file_url", "description"),
+        ("photo_id,photo_url,photo_image_url,title", "photo_image_url", "title"),
     ],
 )
 def test_the_usual_names_are_known(tmp_path: Path, header: str, url: str, caption: str) -> None:
@@ -158,6 +160,13 @@ def test_other_columns_become_text(tmp_path: Path) -> None:
     )
     (one,) = rows(path)
     assert (one.url, one.caption, one.opt_out) == ("u", "a, b", "True")
+    pq.write_table(
+        pa.table({"image_urls": [["u"]], "caption": [float("nan")], "text": ["a"]}), path
+    )
+    (one,) = rows(path)
+    assert (one.url, one.caption) == ("u", "a"), (
+        "what pandas writes where there is none says nothing"
+    )
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -225,7 +234,12 @@ def test_no_id_is_proposed_as_an_address(tmp_path: Path, name: str) -> None:
     address = {"id": "1", "image_id": "2", "where": "https://a.example/1", "label": "cat"}
     assert "columns: {url: where}" in refused(address), "its cells are addresses"
     assert "columns: {url: photo_link}" in refused({"id": "1", "image_id": "2", "photo_link": "3"})
-    line = refused({"id": "1", "image_id": "2", "identifier": "x", "file_hash": "y"})
+    page = {"occurrenceID": "https://a.example/o/1", "page": "https://a.example/1"}
+    assert "{url: thumb}" in refused({**page, "thumb": "https://a.example/1.JPG?w=9"}), "a picture"
+    assert "{url: page}" in refused(page), "an id whose cells are addresses is one"
+    line = refused(
+        {"id": "1", "image_id": "2", "identifier": "x", "file_hash": "y", "mediaType": "z"}
+    )
     assert line.endswith("with the addresses as `columns.url` under search in params.yaml")
 
 

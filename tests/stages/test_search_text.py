@@ -115,6 +115,24 @@ def test_nul_bytes_and_blank_lines_cost_nothing(tmp_path: Path) -> None:
     assert not local.lost()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_list_may_begin_with_notes_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    for before in ("", "sep=,\n", "# made by Ada, in 2026\n\n"):
+        local = read(tmp_path / "a.csv", (before + HEAD + GOOD + "1,2,3\n").encode(encoding))
+        assert [(one.url, one.caption) for one in local.rows()] == [("http://a.example/1", "a cat")]
+        assert local.lost()["a.csv"].lines == [before.count("\n") + 3]
+
+
+def test_lists_that_were_joined_have_marks_in_the_middle(tmp_path: Path) -> None:
+    text = "\ufeffhttp://a.example/1\n\ufeffhttp://a.example/2\n"
+    assert urls(tmp_path / "a.txt", text) == ["http://a.example/1", "http://a.example/2"]
+
+
+def test_a_bar_separates_cells_where_it_separates_names(tmp_path: Path) -> None:
+    (one,) = read(tmp_path / "a.csv", "url|caption\nhttp://a.example/1|a cat, asleep\n").rows()
+    assert (one.url, one.caption) == ("http://a.example/1", "a cat, asleep")
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -226,6 +244,7 @@ def test_json_by_lines(tmp_path: Path) -> None:
         "http://a.example/1 | http://a.example/2", "http://a.example/1;https://a.example/2",
         "http://a.example/1, http://a.example/2", "http://a.example/1\nhttp://a.example/2",
         "['http://a.example/1', 'http://a.example/2']", '["http://a.example/1","http://a.example/2"]',
+        "{http://a.example/1,http://a.example/2}", "(http://a.example/1, http://a.example/2)",
     ],
 )  # fmt: skip
 def test_a_cell_with_several_addresses_gives_several_candidates(tmp_path: Path, cell: str) -> None:
@@ -237,6 +256,12 @@ def test_a_cell_with_several_addresses_gives_several_candidates(tmp_path: Path, 
     ]
     assert [one.caption for one in found] == ["a cat", "a cat", "a dog"]
     assert [one.md5 for one in found] == ["", "", "1" * 32], "nobody says whose digest it is"
+
+
+@pytest.mark.parametrize("cell", ['["{}"]', "['{}']", "{{{}}}", "<{}>", "'{}'"])
+def test_one_address_may_be_a_list_or_stand_between_marks(tmp_path: Path, cell: str) -> None:
+    row = cell.format("http://a.example/b[1]_(2)").replace('"', '""')
+    assert urls(tmp_path / "a.csv", f'{HEAD}"{row}",x\n') == ["http://a.example/b[1]_(2)"]
 
 
 def test_a_list_in_a_cell_of_parquet(tmp_path: Path) -> None:

@@ -172,6 +172,17 @@ def test_cookies_live_as_long_as_a_chain_of_redirects(ask: Ask) -> None:
     assert sent["/d"] == sent["/e"] == [""]
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["YWI=", "a/b+c", "x:y,z", "x y", '"x y"', '{"id":1}', "%7B%22", "", '"a', "caf\xe9"],
+)
+def test_a_cookie_comes_back_as_it_was_set(ask: Ask, value: str) -> None:
+    headers = (b"Location: /b", f"Set-Cookie: id={value}; Path=/".encode())
+    hop = whole(*headers, body=b"", status=b"302 Found")
+    _, heads = exchanges(ask, {"/a": hop, "/b": whole()}, keep=True)
+    assert f"\r\nCookie: id={value}\r\n" in heads[1].decode()
+
+
 def test_a_cookie_is_for_the_host_that_set_it(ask: Ask) -> None:
     heads: list[str] = []
 

@@ -38,7 +38,8 @@ def test_it_is_off_by_default_and_the_refusal_names_it(
         ("127.0.0.1", "127.0.0.1"), ("127.0.0.0/8", "127.0.0.1"), ("10.0.0.0/8 127.0.0.1/32", "a.test"),
         ("localhost", "localhost"), ("LOCALHOST.", "localhost"), ("a.test", "a.test"), ("A.Test", "a.test"),
         ("*.test", "b.a.test"), ("x.example; a.test\n", "a.test."), ("a.test,::1", "a.test"),
-        ("bücher.test", "bücher.test"),
+        ("bücher.test", "bücher.test"), ("straße.test", "xn--strae-oqa.test"), ("[::1]/128 127.0.0.1", "127.0.0.1"),
+        ("127.0.0.0/255.0.0.0", "127.0.0.1"), ("127.0.0.0/8", "[::ffff:127.0.0.1]"),
     ],
 )  # fmt: skip
 def test_names_and_networks_and_loopback_too(
@@ -141,7 +142,8 @@ def test_an_api_of_ones_own_may_be_asked(
         ("::/0", "wider than /7"),
         ("10.0.0.1/8", "bits of a host"), ("127.1", "no network"), ("10.0.0.256", "no network"),
         ("a.test:80", "no network"),
-        ("http://a.test/", "no network"), ("a..b", "neither"), ("!x", "neither"), ("0x7f000001/8", "no network"),
+        ("http://a.test/", "no network"), ("a..b", "neither"), ("!x", "neither"),
+        ("10.0.0.1-10.0.0.9", "neither"), ("0x7f000001/8", "no network"),
     ],
 )  # fmt: skip
 def test_what_is_no_host_is_said_in_one_line(word: str, why: str) -> None:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from webdistill.web.normalise import normalise_url, sameness, strip_secrets, unescape
+from webdistill.web.target import parse_url
 
 
 @pytest.mark.parametrize(
@@ -114,10 +115,24 @@ def test_a_megabyte_of_backslashes_costs_no_time() -> None:
         "http://a.example./Caf%C3%A9(1).jpg?utm_source=x&a=1&utm_campaign=y;UTM_Medium=z",
         "http://a.example/Caf%C3%A9(1).jpg?a=1&amp;utm_source=x&amp;amp;utm_content=", "http://a.example/C%61f%C3%A9(1).jpg?%61=1#b",
         "http://a.example/Caf%C3%A9(1).jpg?utm%5Fsource=x&a=1&fbclid=2&gclid", "http://me:pw@a.example/Caf%C3%A9(1).jpg?a=1&token=2",
+        "http://a.example/x/.././Caf%C3%A9(1).jpg?wprov=sfla1&a=1&mtm_campaign=x&ysclid=y",
     ],
 )  # fmt: skip
 def test_spellings_of_one_address(spelling: str) -> None:
     assert sameness(spelling) == "a.example/Caf%C3%A9(1).jpg?a=1"
+
+
+def test_a_space_in_a_query_has_three_spellings_and_a_plus_one() -> None:
+    spaces = {sameness(f"http://a.example/?q=a{space}b") for space in ("+", "%20", " ")}
+    assert spaces == {"a.example/?q=a+b"}
+    assert sameness("http://a.example/?q=a%2Bb") not in spaces
+
+
+@pytest.mark.parametrize("name", ["straße.example", "STRASSE.example", "fa\u00df\u3002example"])
+def test_a_host_is_compared_as_it_is_asked_for(name: str) -> None:
+    asked = parse_url(f"http://{name}/x")
+    assert asked is not None
+    assert sameness(f"http://{name}/x") == f"{asked.raw_host}/x"
 
 
 @pytest.mark.parametrize(

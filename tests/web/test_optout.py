@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         ("otherbot: noindex, webdistill: noai", "noai"), ("unavailable_after: 25 Jun 2010 15:00:00 PST, noai", "noai"),
         ("max-snippet: 20, noindex", "noindex"), ("all", ""), ("", ""), ("nofollow, noarchive", ""),
         ("googlebot: noindex", ""), ("otherbot: nofollow, noindex", ""), ("noairplanes", ""), ("index, follow", ""),
-        ("max-image-preview: none", ""), (",,:,", ""),
+        ("max-image-preview: none", ""), (",,:,", ""), ("noai noimageai", "noai"), ("nofollow; noindex", "noindex"),
+        ('"noai"', "noai"), ("robots: noai", "noai"), ("webdistill/0.1: noindex", "noindex"),
+        ("googlebot: noindex nofollow", ""),
     ],
 )  # fmt: skip
 def test_x_robots_tag(value: str, word: str) -> None:
@@ -32,7 +34,16 @@ def test_x_robots_tag(value: str, word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "refuses"), [("1", True), (" 1 ", True), ("0", False), ("", False)]
+    ("value", "refuses"),
+    [
+        ("1", True),
+        (" 1 ", True),
+        ('"1"', True),
+        ("1, 1", True),
+        ("0", False),
+        ("10", False),
+        ("", False),
+    ],
 )
 def test_tdm_reservation(value: str, refuses: bool) -> None:
     headers = CIMultiDictProxy(CIMultiDict({"TDM-Reservation": value}))

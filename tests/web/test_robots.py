@@ -52,6 +52,12 @@ def test_rules_for_us_win_over_rules_for_all_and_the_longest_rule_counts(
     assert found == [("ok", "allowed"), ("robots", "disallowed"), ("ok", "allowed")]
 
 
+def test_a_name_with_a_version_is_ours(server: Server, ask: Ask) -> None:
+    at = server.at("version.test")
+    found = verdicts(server, ask, f"{at}/ok/1", f"{at}/ok/2")
+    assert found == [("robots", "disallowed"), ("ok", "allowed")]
+
+
 def test_bytes_that_are_no_text_spoil_only_their_own_line(server: Server, ask: Ask) -> None:
     at = server.at("latin.test")
     found = verdicts(server, ask, f"{at}/ok/1", f"{at}/ok/2")
@@ -59,7 +65,18 @@ def test_bytes_that_are_no_text_spoil_only_their_own_line(server: Server, ask: A
 
 
 @pytest.mark.parametrize(
-    "host", ["utf16", "utf16le", "utf16be", "utf16be-bare", "utf16-cut", "utf32", "utf32be"]
+    "host",
+    [
+        "joined",
+        "nul",
+        "utf16",
+        "utf16le",
+        "utf16be",
+        "utf16be-bare",
+        "utf16-cut",
+        "utf32",
+        "utf32be",
+    ],
 )
 def test_rules_in_another_encoding_are_rules(server: Server, ask: Ask, host: str) -> None:
     at = server.at(f"{host}.test")

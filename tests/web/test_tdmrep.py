@@ -29,6 +29,7 @@ def may_use(listed: object, path: str) -> bool:
         ("/*.jpg$", "/a/b.jpg?x=1", False),
         ("*.jpg", "/a/b.jpg", True),
         ("a/", "/a/b.jpg", True),
+        ("https://a.example/a/", "/a/b.jpg", True),
         ("/a#b", "/a/b.jpg", False),
         ("/x\nAllow: /", "/a/b.jpg", True),
         (None, "/a/b.jpg", True),
@@ -57,8 +58,15 @@ def test_a_location_that_is_no_text_reserves_the_whole_site() -> None:
     assert not found.can_fetch("/x", "*")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le"])
+def test_a_lone_entry_in_another_encoding_is_one(encoding: str) -> None:
+    found = reserved('{"location": "/é", "tdm-reservation": 1}'.encode(encoding))
+    assert found is not None
+    assert not found.can_fetch("http://a.example/%C3%A9", "*")
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[1, null]", b"\xff", b"[" * 100_000, b'{"tdm-reservation": 1}', b'[{"location": "/"}]']
+    "data", [b"", b"{}", b"[1, null]", b"\xff", b"[" * 100_000, b'{"a": 1}', b'[{"location": "/"}]']
 )  # fmt: skip
 def test_what_is_no_such_list_reserves_nothing(data: bytes) -> None:
     assert reserved(data) is None

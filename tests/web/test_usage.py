@@ -65,7 +65,8 @@ def group(*lines: str, agent: str = "*") -> str:
         ("ai-train = No", True), ('train-ai="n"', True), ("train-ai=?0", True), ("ai-train=no search=yes", True),
         ("train-genai=n", True), ("train-ai=y, train-genai=n", False), ("all=n", True), ("bots=n, train-ai=y", False),
         ("bots=y, search=y, train-ai=n", True), ("tdm=n", True), ("xtrain-ai=n", None), ("train-ai-x=n", None),
-        ("train-ai=no-way", None), ("train-ai;allow=n, train-ai=y", False),
+        ("ai_train=no", True), ("search: yes, ai-train: no", True), ("search=yes|ai-train='no'.", True),
+        ("ai-train: yes", False), ("train-ai=no-way", None), ("train-ai;allow=n, train-ai=y", False),
     ],
 )  # fmt: skip
 def test_what_preferences_say_of_training(preferences: str, expected: bool | None) -> None:
@@ -125,6 +126,7 @@ def test_which_lines_mean_us_and_which_paths(text: str, path: str, line: str) ->
     [
         ("Content-Usage", "train-ai=n", "Content-Usage: train-ai=n"), ("content-usage", "train-ai=y", ""),
         ("Content-Signal", "ai-train=no, search=yes", "Content-Signal: ai-train=no, search=yes"),
+        ("Content-Signals", "ai-train=no", "Content-Signals: ai-train=no"),
         ("Content-Signal", "ai-train=yes, search=yes, ai-input=yes", ""), ("Content-Usage", "search=n", ""),
     ],
 )  # fmt: skip
@@ -139,6 +141,8 @@ def test_headers(name: str, value: str, expected: str) -> None:
     [
         ("User-Agent: *\nDisallow: *.jpg\nAllow: *.png", "/a/b.jpg?c", "Disallow: *.jpg"),
         ("User-Agent: *\nDisallow: *.jpg\nAllow: *.png", "/a/b.png", ""),
+        ("User-Agent: *\nDisallow: *.jpg", "/a/B.JPG", "Disallow: *.jpg"),
+        ("User-Agent: *\nDisallow: .JPG", "/a/b.jpg", "Disallow: .JPG"),
         ("User-Agent: *\nDisallow: /\nDisallow: *", "/x", "Disallow: /"), ("User-Agent: *\nDisallow:", "/x", ""),
         ("User-Agent: *\nAllow: /\nDisallow: /", "/x", "Disallow: /"), ("User-Agent: *\nAllow: /", "/x", ""),
         ("User-Agent: GPTBot\nDisallow: /", "/x", ""), ("Training: deny", "/x", "Training: deny"),

@@ -23,7 +23,9 @@ from webdistill.web.addresses import is_loopback, is_public, parse
 from webdistill.web.normalise import ascii_host
 
 VARIABLE = "WEBDISTILL_ALLOW_HOSTS"
-NAME = re.compile(r"(?:\*\.)?(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
+NAME = re.compile(  # with a letter in its last label: 10.0.0.1-9 is none
+    r"(?:\*\.)?(?:[a-z0-9_-]{1,63}\.)*(?=[^.]*[a-z])[a-z0-9_-]{1,63}"
+)
 WIDEST = {4: 8, 6: 7}  # bits of a network's prefix, at least: nobody owns more
 PRIVATE = tuple(
     ip_network(text)
@@ -52,7 +54,8 @@ class Allowed:
 
     def permits(self, host: str, address: IPv4Address | IPv6Address) -> bool:
         """Whether a connection for this host may go to this address, which is not public."""
-        if any(address in network for network in self.networks):
+        plain = getattr(address, "ipv4_mapped", None) or address
+        if any(plain in network for network in self.networks):
             return True
         name = ascii_host(host)
         named = name in self.names or name.endswith(self.below)
@@ -64,7 +67,7 @@ def allowed_hosts(environment: Mapping[str, str]) -> Allowed:
     networks: list[IPv4Network | IPv6Network] = []
     names: set[str] = set()
     for word in re.split(r"[\s,;]+", environment.get(VARIABLE, "").strip()):
-        bare = word.removeprefix("[").removesuffix("]")
+        bare = re.sub(r"^\[(.*)\](/\d+)?$", r"\1\2", word)
         name = ascii_host(bare)
         if not word:
             continue

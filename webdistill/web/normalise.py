@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from urllib.parse import quote, unquote_plus, unquote_to_bytes, urlsplit
 
+from yarl import URL
+
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
 SPACE = re.compile(r"[\x20]")
@@ -33,17 +35,17 @@ SECRET = re.compile(  # of a key in lower case without - _ and .
     r"|xamz.*|xgoog.*"
 )
 TRACKING = re.compile(  # keys that say where a reader came from, never which file is meant
-    r"utm_.*|gclid|gclsrc|dclid|gbraid|wbraid|fbclid|msclkid|yclid|twclid|ttclid|li_fat_id|igshid|igsh|mc_[ce]id"
-    r"|mkt_tok|_ga|_gl|_hsenc|_hsmi|vero_id|srsltid",
+    r"(?:utm|mtm|pk|piwik|matomo|hsa)_.*|[a-z]+clid|msclkid|s_kwcid|gclsrc|[gw]braid|igsh(?:id)?|mc_[ce]id|mkt_tok"
+    r"|li_fat_id|_ga|_gl|_hsenc|_hsmi|_openstat|vero_id|srsltid|wprov",
     re.IGNORECASE,
 )
-TRACKED = re.compile(
-    r"utm|%|srsl|clid|braid|mc_|igsh|_ga|_gl|_hs|mkt_tok|vero_id|li_fat", re.IGNORECASE
-)
+TRACKED = re.compile(r"[_%]|clid|msclkid|gclsrc|braid|igsh|srsltid|wprov", re.IGNORECASE)
 LEGAL = r"A-Za-z0-9\-._~!$&'()*+,;=:@/"  # RFC 3986: pchar and /
 MISSING = re.compile(rf"%(?![0-9A-Fa-f]{{2}})|[^%{LEGAL}]+")
 MISSING_IN_QUERY = re.compile(rf"%(?![0-9A-Fa-f]{{2}})|[^%?{LEGAL}]+")
 ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+DOT = re.compile(r"(?:\.|%2e)", re.IGNORECASE)
+DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 DEFAULT_PORT = {"http": 80, "https": 443}
 
 
@@ -99,16 +101,17 @@ def sameness(url: str) -> str:
     path, mark, query = rest.partition("?")
     if mark and TRACKED.search(query):
         query = _without(query, lambda key: TRACKING.fullmatch(unquote_plus(key).strip()))
-    path, query = _one_spelling(path), _one_spelling(query, query=True)
+    path = _one_spelling(without_dots(f"/{path}").removeprefix("/"))
+    query = _one_spelling(query, query=True).replace("%20", "+")  # a space in either spelling
     return f"{ascii_host(host)}{slash}{path}{'?' + query if query else ''}"
 
 
 def ascii_host(name: str) -> str:
-    """In lower case, without a dot at the end, as IDNA spells it where it can."""
+    """In lower case, without a dot at the end, as it is asked for where it can be."""
     name = name.lower().rstrip(".")
     try:
-        return name if name.isascii() else name.encode("idna").decode("ascii")
-    except UnicodeError:  # a label that IDNA has no spelling for
+        return name if name.isascii() else URL.build(host=name).raw_host or name
+    except ValueError:  # a label that IDNA has no spelling for
         return name
 
 
@@ -118,6 +121,24 @@ def missing_escapes(text: str, *, query: bool = False) -> str:
     return missing.sub(
         lambda found: quote(found[0].encode("utf-8", "surrogatepass"), safe=""), text
     )
+
+
+def without_dots(path: str) -> str:
+    """The path with `.` and `..` resolved, also where they are escaped: a rule of robots.txt must not be passed by."""
+    if not DOTS.search(path):
+        return path
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for at, segment in enumerate(segments):
+        plain = DOT.sub(".", segment)
+        if plain not in (".", ".."):
+            kept.append(segment)
+            continue
+        if plain == ".." and kept:
+            kept.pop()
+        if at == len(segments) - 1:
+            kept.append("")
+    return "/" + "/".join(kept)
 
 
 def strip_secrets(text: str) -> str:

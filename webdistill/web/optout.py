@@ -8,12 +8,15 @@ Content-Usage and Content-Signal, which usage.py reads.
 
 from __future__ import annotations
 
+import re
+
 from multidict import CIMultiDictProxy
 
 from webdistill.web.usage import AGENT, in_headers
 
 REFUSALS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 # `none` means noindex, nofollow
+OURS = frozenset({"", "*", "robots", AGENT})  # whom a word is meant for
 WITH_VALUE = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 )
@@ -25,20 +28,23 @@ def opt_out(headers: CIMultiDictProxy[str]) -> str:
         word = _refusal(value)
         if word:
             return f"X-Robots-Tag: {word}"
-    for value in headers.getall("tdm-reservation", ()):
-        if value.strip() == "1":
-            return "tdm-reservation: 1"
+    if "1" in re.split(r"[\s,;\"]+", ",".join(headers.getall("tdm-reservation", ()))):
+        return "tdm-reservation: 1"
     return in_headers(headers)
 
 
 def _refusal(value: str) -> str:
     """The first word that refuses everybody, or us; "bot: word, word" is for that bot until the next one is named."""
     agent = ""
-    for part in value.lower().split(","):
+    for part in re.split(r"[,;]", value.lower().replace('"', "")):
         name, colon, rest = part.partition(":")
-        word = part.strip()
-        if colon and name.strip() not in WITH_VALUE:
-            agent, word = name.strip(), rest.strip()
-        if word in REFUSALS and agent in ("", "*", AGENT):
-            return word
+        name = name.strip().partition("/")[0]
+        if name in WITH_VALUE:
+            continue
+        if colon:
+            agent = name
+        if agent in OURS:
+            for word in (rest if colon else part).split():
+                if word in REFUSALS:
+                    return word
     return ""

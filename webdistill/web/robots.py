@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -28,6 +29,12 @@ MARKS = (  # the longer ones first: one of UTF-16 begins one of UTF-32
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+UNSEEN = re.compile(
+    "[\0\ufeff\u200b]+"
+)  # also where two files were joined, or texts of two encodings
+VERSION = re.compile(  # of a crawler, or what else follows its name
+    r"(user[-_ ]?agent[ \t]*:[ \t]*[a-z_-]+)(?:/|[ \t]+[(\d])[!-\"$-~ \t]*", re.IGNORECASE
 )
 LONGEST = 500 * 1024  # bytes of a robots.txt that are read
 LONGEST_DELAY = 10.0  # seconds; a Crawl-delay above counts as this
@@ -147,11 +154,11 @@ async def _aside(length: int, parsed: Callable[[T], V], given: T) -> V:
 
 
 def _text(data: bytes) -> str:
-    """Without a byte order mark, whatever cannot be read replaced, a line that the cap cut through dropped.
+    """Without signs that nobody sees, whatever cannot be read replaced, a line that the cap cut through dropped.
 
-    RFC 9309 wants UTF-8; who writes UTF-16 forbids no less.
+    RFC 9309 wants UTF-8; who writes UTF-16 forbids no less. A crawler has no version: `bot/1.0` is `bot`.
     """
-    text = data[:LONGEST].decode(_encoding(data), "replace").removeprefix("\ufeff")
+    text = VERSION.sub(r"\1", UNSEEN.sub("", data[:LONGEST].decode(_encoding(data), "replace")))
     return text.rpartition("\n")[0] if len(data) >= LONGEST else text
 
 

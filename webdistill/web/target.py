@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from webdistill.web.normalise import DEFAULT_PORT, SCHEME, missing_escapes
+from webdistill.web.normalise import DEFAULT_PORT, SCHEME, missing_escapes, without_dots
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")  # halves of characters are no text
 RAW_BYTES = re.compile(r"[\udc80-\udcff]+")  # of a header that is no UTF-8, as Python keeps them
@@ -21,8 +21,6 @@ AUTHORITY = re.compile(
 )
 PLACE = re.compile(r"[^/?#]*//[^/?#]*([^?#]*)(\?[^#]*)?")  # path and query of an absolute URL
 NAME = re.compile(r"(?=.{1,253}\.?$)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")  # as DNS has it
-DOT = re.compile(r"(?:\.|%2e)", re.IGNORECASE)
-DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 
 
 def parse_url(text: str) -> URL | None:
@@ -83,28 +81,10 @@ def _parse(text: str) -> URL | str:
         path, query = missing_escapes(place[1]), missing_escapes(place[2] or "", query=True)
         host = f"[{url.raw_host}]" if ":" in (url.raw_host or "") else url.raw_host
         port = "" if url.port == DEFAULT_PORT[url.scheme] else f":{url.port}"
-        whole = f"{url.scheme}://{host}{port}{_without_dots(path) or '/'}{query}"
+        whole = f"{url.scheme}://{host}{port}{without_dots(path) or '/'}{query}"
         return URL(whole, encoded=True)
     except (ValueError, TypeError, IndexError):  # IndexError: yarl, of "//][@"
         return "its host or port is none"
-
-
-def _without_dots(path: str) -> str:
-    """The path with `.` and `..` resolved, also where they are escaped: a rule of robots.txt must not be passed by."""
-    if not DOTS.search(path):
-        return path
-    kept: list[str] = []
-    segments = path.split("/")[1:]
-    for at, segment in enumerate(segments):
-        plain = DOT.sub(".", segment)
-        if plain not in (".", ".."):
-            kept.append(segment)
-            continue
-        if plain == ".." and kept:
-            kept.pop()
-        if at == len(segments) - 1:
-            kept.append("")
-    return "/" + "/".join(kept)
 
 
 def _has_host(text: str, url: URL) -> bool:

@@ -3,7 +3,8 @@
     [{"location": "/images/*", "tdm-reservation": 1, "tdm-policy": "https://..."}, ...]
 
 https://www.w3.org/community/reports/tdmrep/CG-FINAL-tdmrep-20240510/. Locations are patterns as in robots.txt (a
-prefix, `*`, `$`), and are understood as there: the longest that matches counts. What is no such list reserves nothing.
+prefix, `*`, `$`), and are understood as there: the longest that matches counts. A lone entry is a list of one, and an
+address is its path. What is no such list reserves nothing.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from typing import Any
 from protego import Protego
 
 PLACE = "/.well-known/tdmrep.json"
+ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def reserved(data: bytes) -> Protego | None:
     """What allows the paths that may be used and disallows those that are reserved; None: nothing is reserved."""
     try:
-        listed = json.loads(data.decode("utf-8-sig"))
+        listed = json.loads(data)  # in UTF-8, UTF-16 or UTF-32
     except (ValueError, RecursionError):
         return None
-    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    several = listed if isinstance(listed, list) else [listed]
+    entries = [one for one in several if isinstance(one, dict)]
     places = {_location(one): False for one in entries if one.get("tdm-reservation") in (0, "0")}
     places |= {_location(one): True for one in entries if one.get("tdm-reservation") in (1, "1")}
     if not any(places.values()):
@@ -38,5 +41,5 @@ def _location(entry: dict[str, Any]) -> str:
     place = entry.get("location")
     if not isinstance(place, str) or not place or CONTROL.search(place):
         return "/"
-    place = place.strip().replace("#", "%23")
+    place = ORIGIN.sub("", place.strip()).replace("#", "%23")
     return place if place.startswith(("/", "*")) else f"/{place}"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multidict import CIMultiDictProxy
 from protego import Protego
@@ -25,10 +25,12 @@ from protego import Protego
 AGENT = "webdistill"
 FIELDS = ("content-usage", "content-signal", "content-signals")
 STATED = re.compile(r"content[-_ ](?:signal|usage)", re.IGNORECASE)
-PAIR = re.compile(r"([A-Za-z*][\w.*-]*)\s*=\s*(\"[^\"]*\"|[^\s,;\x00-\x1f]+)")
+PAIR = re.compile(
+    r"([A-Za-z*][\w.*-]*)\s*(?:=|:(?!\s*[^\s,;|]*=))\s*(\"[^\"]*\"|[^\s,;|\x00-\x1f]+)"
+)
 SCOPED = re.compile(r"([/*]\S*)\s+(.*)", re.DOTALL)
 LABELS = (  # the first of these groups with a word on it decides
-    ("train-ai", "ai-train"),
+    ("train-ai", "ai-train", "ai-training"),
     ("train-genai", "genai", "foundation-model"),
     ("ai", "bots", "all", "tdm"),  # what training was a part of in earlier drafts
 )
@@ -49,9 +51,13 @@ class Rule:
 
 
 class Stated:
-    """What the rules say of each path; patterns are those of robots.txt, and the longest that matches counts."""
+    """What the rules say of each path; patterns are those of robots.txt, and the longest that matches counts.
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    `any_case`: patterns are in lower case and mean every spelling, as those of kinds of files do.
+    """
+
+    def __init__(self, rules: Iterable[Rule], *, any_case: bool = False) -> None:
+        self._any_case = any_case
         places: dict[str, Rule] = {}
         for rule in rules:
             if rule.no or rule.pattern not in places:
@@ -71,6 +77,7 @@ class Stated:
 
     def refusal(self, url: str) -> str:
         """The line that refuses the URL, or ""."""
+        url = url.lower() if self._any_case else url
         if self._rules.can_fetch(url, AGENT):
             return ""
         for rule in self._no[:LOOKED_AT]:
@@ -94,21 +101,21 @@ def in_ai_txt(text: str) -> Stated | None:
     conditional = any(
         field == "training" and value.lower() == "conditional" for field, value in lines
     )
-    rules = list(_usage_rules(lines))
+    rules = [replace(rule, pattern=rule.pattern.lower()) for rule in _usage_rules(lines)]
     for field, value in lines:
         line, word = _shown(field, value), value.lower()
         if field in ("allow", "disallow") and value:
-            rules.append(Rule(_pattern(value), field == "disallow", line))
+            rules.append(Rule(_kinds(value), field == "disallow", line))
         elif field == "training" and word in NO | YES:
             rules.append(Rule("/", word in NO, line))
         elif field in ("training-allow", "training-deny") and value and conditional:
-            rules.append(Rule(_pattern(value), field == "training-deny", line))
-    return Stated(rules) or None
+            rules.append(Rule(_kinds(value), field == "training-deny", line))
+    return Stated(rules, any_case=True) or None
 
 
 def in_headers(headers: CIMultiDictProxy[str]) -> str:
     """The header that refuses, as "Content-Usage: train-ai=n", or ""."""
-    for name in ("Content-Usage", "Content-Signal"):
+    for name in FIELDS:
         value = ", ".join(headers.getall(name, ()))
         if refuses(value):
             return _shown(name, value)
@@ -117,7 +124,10 @@ def in_headers(headers: CIMultiDictProxy[str]) -> str:
 
 def refuses(preferences: str) -> bool | None:
     """Whether `train-ai=n, search=y` refuses training; None: it says nothing of it. Of equal labels the last counts."""
-    found = {key.lower(): value.strip('"').lower() for key, value in PAIR.findall(preferences)}
+    found = {
+        key.lower().replace("_", "-"): value.strip("\"'.").lower()
+        for key, value in PAIR.findall(preferences)
+    }
     for group in LABELS:
         words = {found[label] for label in group if label in found}
         if words & NO:
@@ -166,6 +176,11 @@ def _pattern(text: str) -> str:
     """A pattern as robots.txt has it, on one line and without a comment."""
     word = text.split(maxsplit=1)[0].replace("#", "%23")
     return word if word.startswith(("/", "*")) else f"/{word}"
+
+
+def _kinds(text: str) -> str:
+    """A pattern of an ai.txt, where `.jpg` means all files of that kind, and so does `*.JPG`."""
+    return _pattern(f"*{text}" if text.startswith(".") else text).lower()
 
 
 def _parsed(rules: Iterable[Rule]) -> Protego:
