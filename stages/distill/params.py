@@ -42,7 +42,7 @@ PRETRAINED = "pretrained"  # student_weights: those that torchvision or timm has
 TEACHER, AUTO = (
     "teacher",
     "auto",
-)  # evenly spaced channels of the teacher; auto: where that is possible
+)  # the strongest channels of the teacher; auto: where that is possible
 NO_FILES = frozenset({PRETRAINED, TEACHER, AUTO})
 BYTELESS = {"images"}  # decide no byte of any output, so they are in no key
 
@@ -67,7 +67,7 @@ class Distill(Section):
         Annotated[str, Field(min_length=1)] | None,
         Field(
             description="what the student starts from: a file (.safetensors, .pt), a folder with config.json, "
-            "`pretrained`: the library's own, `teacher`: evenly spaced channels of the teacher, whose narrower or "
+            "`pretrained`: the library's own, `teacher`: the strongest channels of the teacher, whose narrower or "
             "shallower version the student is, or `auto`: `teacher` where a method reuses the teacher's classifier "
             "and it is possible; null = fresh"
         ),

@@ -18,6 +18,8 @@ from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected
 from webdistill.models.zoo import build, pretrained
 
+TINY = 1e-300  # a tensor of zeros has no share to give
+
 
 @dataclass(frozen=True)
 class Start:
@@ -57,11 +59,12 @@ def read_start(stage: Stage) -> Start | None:
 
 
 def of_teacher(stage: Stage, teacher: Network) -> Start | None:
-    """The student as a part of its teacher: every tensor has evenly spaced channels of the teacher's of its name.
+    """The student as a part of its teacher: every tensor has the strongest channels of the teacher's of its name.
 
-    A better start than noise where the student is a narrower or shallower version of its teacher (Xu et al. 2024, arXiv
-    2311.18823). None where `distill.student_weights` does not ask for it, or `auto` finds it impossible. Raises
-    UserError where `teacher` does.
+    A better start than noise where the student is a narrower or shallower version of its teacher: weight selection (Xu
+    et al. 2024, arXiv 2311.18823), with channels chosen by norm as in pruning (Li et al. 2017, arXiv 1608.08710). None
+    where `distill.student_weights` does not ask for it, or `auto` finds it impossible. Raises UserError where `teacher`
+    does.
     """
     settings = stage.params
     named, architecture = settings.student_weights, settings.student
@@ -81,25 +84,36 @@ def of_teacher(stage: Stage, teacher: Network) -> Start | None:
         stage.log(f"{architecture} starts fresh: it is {reason}")
         return None
     digest = _digest(tensors)
-    stage.log(f"{architecture} starts from evenly spaced channels of {source}: {len(own)} tensors")
+    stage.log(f"{architecture} starts from the strongest channels of {source}: {len(own)} tensors")
     return Start(tensors, source, digest, architecture, frozenset())
 
 
 def thinned(own: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of each of a student's tensors the part of the teacher's of that name that has its shape, where there is one.
 
-    Channel i of n is channel floor(i m / n) of m, in inputs and outputs alike, so that layers still fit together.
-    Kernels must have the same size.
+    Where n channels stand for m, they are the same n in every layer, inputs and outputs alike, so that layers still fit
+    together: those with the largest sum, over all matrices and kernels, of their share of the squared weights. Kernels
+    must have the same size.
     """
+    fitting = {k: v for k, v in own.items() if k in teacher and _holds(teacher[k].shape, v.shape)}
+    strength: dict[tuple[int, int], Tensor] = {}
+    for name, tensor in fitting.items():
+        squares = teacher[name].double().square()
+        for axis in range(2 if tensor.ndim > 1 else 0):
+            of, count = squares.shape[axis], tensor.shape[axis]
+            share = squares.transpose(0, axis).flatten(1).sum(1) / squares.sum().clamp_min(TINY)
+            strength[of, count] = strength.get((of, count), 0) + share
+    strongest = {
+        (of, count): each.sort(descending=True, stable=True).indices[:count].sort().values
+        for (of, count), each in strength.items()
+    }
     found = {}
-    for name, tensor in own.items():
-        theirs = teacher.get(name)
-        if theirs is None or not _holds(theirs.shape, tensor.shape):
-            continue
-        for axis, (count, of) in enumerate(zip(tensor.shape, theirs.shape, strict=True)):
+    for name, tensor in fitting.items():
+        part = teacher[name]
+        for axis, (count, of) in enumerate(zip(tensor.shape, part.shape, strict=True)):
             if count < of:
-                theirs = theirs.index_select(axis, torch.arange(count) * of // count)
-        found[name] = theirs.clone()
+                part = part.index_select(axis, strongest.get((of, count), torch.arange(count)))
+        found[name] = part.clone()
     return found
 
 

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
@@ -172,18 +171,33 @@ def test_a_killed_run_goes_on_with_the_same_weights_and_with_no_others(
 
 
 # -- of the teacher --------------------------------------------------------------------------------------------
-def test_channels_of_the_teacher_are_evenly_spaced_and_the_same_in_every_layer() -> None:
-    own, theirs = tensors_of("wrn-16-1", 3), tensors_of("wrn-40-3", 3)
+def test_the_strongest_channels_of_the_teacher_are_the_same_in_every_layer() -> None:
+    own = weights(build("wrn-16-1", 3, 64))
+    torch.manual_seed(7)
+    theirs = {
+        name: each + torch.rand(len(each)).view(-1, *[1] * (each.ndim - 1))
+        for name, each in weights(build("wrn-40-3", 3, 64)).items()
+    }
+    strongest: dict[int, list[int]] = {}
+    for of, count in ((48, 16), (96, 32), (192, 64)):
+        strength = [0.0] * of
+        for name, part in own.items():
+            for axis in (0, 1) if part.ndim > 1 else ():
+                if theirs[name].shape[axis] == of:
+                    whole = theirs[name].double()
+                    for channel in range(of):
+                        norm = whole.select(axis, channel).norm() / whole.norm()
+                        strength[channel] += float(norm**2)
+        strongest[of] = sorted(sorted(range(of), key=lambda channel: -strength[channel])[:count])
+        assert strongest[of] != list(range(count))
     found = thinned(own, theirs)
     assert found.keys() == own.keys()
-    for name, tensor in own.items():
-        wanted = torch.empty_like(tensor)
-        ratios = [m / n for m, n in zip(theirs[name].shape, tensor.shape, strict=True)]
-        for place in np.ndindex(*tensor.shape[:2]):
-            wanted[place] = theirs[name][
-                tuple(int(i * r) for i, r in zip(place, ratios, strict=False))
-            ]
-        assert torch.equal(found[name], wanted), name
+    for name, part in found.items():
+        wanted = theirs[name]
+        for axis, of in enumerate(wanted.shape):
+            if part.shape[axis] < of:
+                wanted = wanted.index_select(axis, torch.tensor(strongest[of]))
+        assert torch.equal(part, wanted), name
 
 
 def test_what_has_other_kernels_or_more_channels_is_no_part() -> None:
@@ -195,6 +209,18 @@ def test_what_has_other_kernels_or_more_channels_is_no_part() -> None:
         "d": torch.zeros(1),
     }
     assert thinned(own, theirs) == {}
+
+
+def test_a_layer_of_zeros_and_a_width_of_vectors_alone_are_no_obstacle() -> None:
+    theirs = {
+        "a": torch.zeros(4, 3),
+        "b": torch.arange(6.0),
+        "c": torch.tensor([[0.0], [1], [9], [2]]),
+    }
+    found = thinned({"a": torch.ones(2, 3), "b": torch.ones(2), "c": torch.ones(2, 1)}, theirs)
+    assert torch.equal(found["a"], torch.zeros(2, 3))
+    assert found["b"].tolist() == [0, 1]
+    assert found["c"].flatten().tolist() == [9, 2]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +242,7 @@ def test_auto_takes_the_teachers_channels_where_the_student_has_its_classifier_a
     theirs = weights(prepared.run.teacher)
     same = [torch.equal(each, theirs[name]) for name, each in weights(own).items()]
     assert all(same) == given
-    said = f"{stage.params.student} starts from evenly spaced channels of its teacher"
+    said = f"{stage.params.student} starts from the strongest channels of its teacher"
     assert (said in capsys.readouterr().err) == given
     assert (prepared.start is not None) == given
 
