@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "data" / "quickstart"
 OVERRIDES = [
-    "distill.student=resnet8", "distill.epochs=1", "distill.views=1", "distill.batch_size=16",
+    "task.threads=1", "distill.student=resnet8", "distill.epochs=1", "distill.views=1", "distill.batch_size=16",
     "select.budget=20", "prototypes.count=4", "prototypes.dims=8", "filter.min_score=-1.0",
     "filter.min_margin=-2.0", "report.pictures=2", "report.nearest=2",
 ]  # fmt: skip

@@ -34,12 +34,12 @@ def part(rows: Tensor) -> Tensor:
 
 def whole(rows: Tensor) -> Tensor:
     """Of this rank's rows [B / n, ...] -> of all rows [B, ...], in the order of the batch; differentiable."""
-    return rows if count() == 1 else _Whole.apply(rows)  # type: ignore[no-untyped-call]
+    return rows if count() == 1 else _Whole.apply(rows)  # type: ignore[no-untyped-call]  # apply is untyped
 
 
 def averaged(value: Tensor) -> Tensor:
     """The mean over ranks, of any shape; differentiable."""
-    return value if count() == 1 else _Averaged.apply(value)  # type: ignore[no-untyped-call]
+    return value if count() == 1 else _Averaged.apply(value)  # type: ignore[no-untyped-call]  # apply is untyped
 
 
 def var_mean(values: Tensor, dim: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,8 @@ def batch_norm(
     """torch.nn.functional.batch_norm over x [b, C, ...] of all ranks, which have as many rows each."""
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    found: tuple[Tensor, Tensor, Tensor] = _Normalised.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]
+    found = _Normalised.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]  # apply is untyped
+    normalised: Tensor
     normalised, mean, variance = found
     if running_mean is not None and running_var is not None:
         values = ranks.count() * x.numel() // x.shape[1]

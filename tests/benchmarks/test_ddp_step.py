@@ -25,6 +25,7 @@ def test_the_table_puts_each_layout_beside_the_first_of_its_method() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_it_runs_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "steps.json"
     words = "--methods simkd --teacher resnet8 --student resnet8 --batch 4 --steps 1 --repeat 2"

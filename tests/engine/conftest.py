@@ -18,7 +18,7 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = create(tmp_path_factory.mktemp("nine") / "project")
     web = project.root / "data/quickstart/web.parquet"
     pq.write_table(pq.read_table(web).slice(0, 56), web)
-    set_params(project.root, ["fetch.shard_size=6", "task.threads=1"])
+    set_params(project.root, ["fetch.shard_size=6"])
     project.run("dvc", "repro", "score", "filter")
     assert len(shards(project.root)) == 9
     return project

@@ -92,7 +92,10 @@ def test_a_filter_threshold_reruns_from_filter_on_and_fetches_nothing(built: Pro
 
 @pytest.mark.slow
 def test_two_runs_from_scratch_give_the_same_lock(built: Project) -> None:
-    """Promise R1; the second run with two stages at once, so in another order."""
+    """Promise R1; on two threads; the second run with two stages at once, so in another order."""
+    from tests.small_project import set_params
+
+    set_params(built.root, ["task.threads=2"])
     built.run("dvc", "repro")
     first = lock(built)
     built.forget()

@@ -142,11 +142,11 @@ PROOF: dict[str, tuple[str, str]] = {
         "test_every_option_changes_the_student",
     ),
     "distill.deconfound.dictionary": (
-        "tests/stages/test_deconfound.py",
+        "tests/stages/test_deconfound_stage.py",
         "test_the_stage_exports_the_student_that_inference_and_dictionary_name",
     ),
     "distill.deconfound.inference": (
-        "tests/stages/test_deconfound.py",
+        "tests/stages/test_deconfound_stage.py",
         "test_the_stage_exports_the_student_that_inference_and_dictionary_name",
     ),
     "evaluate": (HERE, "test_evaluate"),

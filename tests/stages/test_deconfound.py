@@ -5,98 +5,43 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import onnxruntime
-import pyarrow as pa
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stages.distill.__main__ import main as distill
 from stages.distill.checkpoint import restore, save
 from stages.distill.deconfound import (
-    Dictionary,
     DrawnDictionary,
-    attach,
     memory,
     read_dictionary,
 )
 from stages.distill.loop import Run
 from stages.distill.method_params import DRAWING
 from stages.distill.methods import Batch, Method
-from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
-from stages.evaluate.__main__ import main as evaluate
+from tests.stages.plugged import (
+    COUNT,
+    DRAWN,
+    KEY,
+    MAPS,
+    POINTS,
+    SHARES,
+    WIDTH,
+    make,
+    train,
+)
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_json, write_manifest, write_table
-from webdistill.harness.params import load
-from webdistill.harness.stage import Stage
-from webdistill.images.gate import encode
-from webdistill.images.pool import IMAGE_TYPE
-from webdistill.images.views import Views
-from webdistill.models.checkpoint import load_network, save_network
-from webdistill.models.cost import parameters
-from webdistill.models.zoo import build
 
-YAML, STUDENT = Path(__file__).parents[2] / "params.yaml", Path("data/distill/student")
 READING = {  # losses that read the student's logits, or the maps that a shared classifier makes them of
     "kd": {"kd"}, "dfnd": {"kd", "noisy_label"}, "simkd": {"features"}, "kd3": {"features"},
     "mosaic": {"kd", "mosaic_kd", "adversarial"}, "odsd": {"kd"},
 }  # fmt: skip
-MAPS = ("simkd", "kd3")  # whose unit is that of the teacher's maps
-COUNT, SIZE, WIDTH = 24, 12, 64  # images, their side, the teacher's features
-SETTINGS = {
-    "student": "resnet8", "epochs": 6, "steps_per_epoch": 1, "batch_size": 8, "lr": 0.05, "warmup_epochs": 0.0,
-    "views": 2, "precision": "float32", "device": "cpu",
-}  # fmt: skip
-KEY = "deconfound.dictionary"
-DRAWN: dict[str, Any] = {
-    KEY: "drawn", "deconfound.drawn.images": 40, "deconfound.drawn.count": 5,
-    "deconfound.drawn.dims": 8, "deconfound.drawn.start": 1, "deconfound.drawn.every": 2,
-}  # fmt: skip
-POINTS = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(7)).abs()
-SHARES = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
-GREY = (0.5, 0.5, 0.5)
-IDS, LABELS = [f"{i:032x}" for i in range(COUNT)], [i * i % 3 for i in range(COUNT)]
-TASK = [
-    "task.classes=[a, b, c]", f"task.image_size={SIZE}", "task.threads=1", "task.teacher=teacher",
-    "task.test_images=data/select/selection.parquet", "task.test_labels=data/select/selection.parquet",
-]  # fmt: skip
-
-
-def overrides(changes: dict[str, Any]) -> list[str]:
-    return [f"distill.{key}={json.dumps(value)}" for key, value in (SETTINGS | changes).items()]
-
-
-def make(method: str = "kd", plug_in: bool = True, seed: int = 0, **changes: Any) -> Run:
-    """A run as the stage prepares it; `seed` is that of torch's global generator."""
-    changes = {KEY: "prototypes" if plug_in else "none", **changes, "method": method}
-    if method in MAPS:  # the maps of a fresh teacher hardly vary, so these losses are large
-        changes = {"lr": 0.002, **changes}
-    settings: Any = load(YAML, overrides(changes)).sections["distill"]
-    torch.manual_seed(seed)
-    pool = torch.randint(0, 256, (COUNT, SIZE, SIZE, 3), dtype=torch.uint8)
-    teacher = build("wrn-10-1", 3).eval().requires_grad_(False)
-    teacher.fc.weight.mul_(30)
-    host = build_method(settings, build(settings.student, 3), teacher, SIZE)
-    if plug_in:
-        attach(host, settings.deconfound, Dictionary(POINTS, SHARES), WIDTH)
-    host.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
-    views = Views(pool, GREY, GREY, seed=1, min_scale=0.5, mixup=0.2)
-    return Run(settings, 1, views, teacher, host, torch.ones(COUNT), IDS, ("a", "b", "c"))
-
-
-def train(run: Run, stop: int) -> Run:
-    for number in range(len(run.rows), stop):
-        assert sum(run.epoch(number)) == 8
-    return run
 
 
 def plugged(run: Run) -> Any:
@@ -327,95 +272,6 @@ def test_memory_is_that_of_weights_gradients_momentum_and_dictionary() -> None:
     assert compensation is not None
     weights = 256 * (3 + WIDTH + 1) + WIDTH * 3  # W_q, W_k, w, W_z
     assert memory(compensation) * 2**20 == 4 * (3 * weights + len(POINTS) * (WIDTH + 1) + WIDTH + 6)
-
-
-@pytest.fixture
-def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    """The images, normalised; in the current folder all that both stages read."""
-    monkeypatch.chdir(tmp_path)
-    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3), np.uint8)
-    pictures = [{"bytes": encode(Image.fromarray(each)), "path": None} for each in pixels]
-    columns: dict[str, Any] = {"id": IDS, "weight": [1.0] * COUNT, "confidence": [1.0] * COUNT}
-    columns |= dict.fromkeys(("label", "teacher_class", "keyword_class"), LABELS)
-    table = pa.table(columns | {"image": pa.array(pictures, IMAGE_TYPE)})
-    for folder in ("fetch/pool", "select", "prototypes"):
-        Path("data", folder).mkdir(parents=True)
-        write_table(table, Path("data", folder, "selection.parquet"))
-    write_manifest(Path("data/fetch/pool"))
-    save_file({"prototypes": POINTS, "prior": SHARES}, "data/prototypes/prototypes.safetensors")
-    save_file({"prototypes": POINTS.flip(1), "prior": SHARES}, "data/prototypes/random.safetensors")
-    card = {"classes": ["a", "b", "c"], "image_size": SIZE, "mean": GREY, "std": GREY}
-    torch.manual_seed(0)
-    save_network(Path("teacher"), build("wrn-10-1", 3), {**card, "architecture": "wrn-10-1"})
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
-
-
-def run_stage(name: str, **changes: Any) -> Stage:
-    stage = Stage(name, load(YAML, [*TASK, *overrides(changes)]), None)
-    (distill if name == "distill" else evaluate)(stage)
-    stage.publish()
-    return stage
-
-
-def test_the_stage_exports_the_student_that_inference_and_dictionary_name(images: Tensor) -> None:
-    weights = {}
-    for named, chosen in {
-        "random": {"dictionary": "random", "inference": "raw"},
-        "compensated": {"dictionary": "prototypes", "inference": "compensated"},
-        "raw": {"dictionary": "prototypes", "inference": "raw"},
-        "constant": {"dictionary": "constant", "inference": "raw"},
-        "off": {"dictionary": "none"},
-    }.items():
-        stage = run_stage("distill", **{f"deconfound.{k}": v for k, v in chosen.items()})
-        assert ("deconfound_overhead" in stage.track_values) == (named != "off")
-        last = Path("data/distill/curve.csv").read_text().splitlines()
-        assert ("compensation_by_image" in last[0]) == (named != "off")
-        figures = read_json(Path("data/distill/metrics.json"))
-        assert figures.get("compensation_by_image", 0) == (
-            float(last[-1].rpartition(",")[2]) if named != "off" else 0
-        )
-        weights[named] = (STUDENT / "weights.safetensors").read_bytes()
-        found = load_network(STUDENT)
-        assert (found.net.compensation is not None) == (named == "compensated")
-        assert found.card.parameters == parameters(found.net)
-    assert weights["compensated"] == weights["raw"]
-    assert len({weights[each] for each in ("raw", "random", "constant", "off")}) == 4
-    assert not (STUDENT / "compensation.safetensors").exists()
-
-
-@pytest.mark.parametrize(("method", "named"), [("kd", "compensated"), ("simkd", "raw")])
-def test_evaluate_measures_both_answers(images: Tensor, method: str, named: Any) -> None:
-    run_stage("distill", method=method, **{"deconfound.dictionary": "prototypes"})
-    net: Any = load_network(STUDENT, "compensated").net
-    net.fc.bias.sub_(load_network(STUDENT, "raw").net(images).mean(0))  # all classes are answered
-    net.compensation.fuse.weight.normal_(std=0.1)
-    net.compensation.mean.normal_()
-    save_network(STUDENT, net, read_json(STUDENT / "config.json"), named)
-    write_manifest(STUDENT)
-    run_stage("evaluate")
-    found = read_json(Path("data/evaluate/metrics.json"))
-    for which in ("compensated", "raw", "mean"):
-        logits = load_network(STUDENT, which).net(images)
-        share = float((logits.argmax(1) == torch.tensor(LABELS)).double().mean())
-        assert found[f"{which}_top1"] == pytest.approx(share, abs=1e-6)
-    assert found["raw_top1"] != found["compensated_top1"]
-    assert found["top1"] == found[f"{named}_top1"]
-    graph = onnxruntime.InferenceSession("data/evaluate/student.onnx")
-    answers = torch.from_numpy(graph.run(None, {"images": (images.numpy() + 1) / 2})[0])
-    torch.testing.assert_close(answers, load_network(STUDENT).net(images), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("changes", [{KEY: "constant"}, {"deconfound.attention": "random"}])
-def test_what_is_the_same_for_every_image_is_exported_for_any_batch(
-    images: Tensor, changes: dict[str, Any]
-) -> None:
-    run_stage("distill", **{KEY: "prototypes", **changes})
-    run_stage("evaluate")
-    graph = onnxruntime.InferenceSession("data/evaluate/student.onnx")
-    for count in (1, 5):
-        answers = graph.run(None, {"images": (images[:count].numpy() + 1) / 2})[0]
-        expected = load_network(STUDENT).net(images[:count])
-        torch.testing.assert_close(torch.from_numpy(answers), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_params_know_which_methods_draw() -> None:

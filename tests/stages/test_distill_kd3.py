@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.distill.history import History
-from stages.distill.methods import Choice, Pool
+from stages.distill.methods import Pool
 from stages.distill.methods.dfnd import noisy_label_loss
 from stages.distill.methods.kd3 import (
     Kd3,
@@ -364,32 +363,6 @@ def test_losses_that_need_float32_get_it_inside_autocast() -> None:
 
     for low, full in zip(found(True), found(False), strict=True):
         torch.testing.assert_close(low.detach(), full.detach(), rtol=1e-6, atol=1e-7)
-
-
-# -- history -----------------------------------------------------------------------------------------------
-def test_history_counts_shares_churn_and_bits() -> None:
-    history = History(("a", "b"), 4)
-    pseudo_class, confidence = torch.tensor([0, 0, 1, 1]), torch.tensor([0.9, 0.5, 0.7, 0.1])
-    history.add(0, Choice(torch.tensor([True, True, False, False]), pseudo_class, confidence))
-    history.add(3, Choice(torch.tensor([True, False, True, False]), pseudo_class, confidence))
-    first, second = history.rows
-    assert first == {
-        "epoch": 1, "kept": 2, "kept_share": 0.5, "churn": 0.0,
-        "mean_confidence": pytest.approx(0.7), "class/a": 2, "class/b": 0,
-    }  # fmt: skip
-    assert second["epoch"] == 4
-    assert second["churn"] == 0.5
-    assert (second["class/a"], second["class/b"]) == (1, 1)
-    assert history.times_kept().tolist() == [2, 1, 1, 0]
-    assert history.bits() == [b"\x03", b"\x01", b"\x02", b"\x00"]
-
-
-def test_bits_of_more_than_eight_choices_fill_a_second_byte() -> None:
-    history = History(("a",), 1)
-    for epoch in range(10):
-        keep = torch.tensor([epoch in (0, 9)])
-        history.add(epoch, Choice(keep, torch.tensor([0]), torch.tensor([1.0])))
-    assert history.bits() == [b"\x01\x02"]
 
 
 def test_kd3_is_what_the_parameters_name() -> None:

@@ -26,30 +26,18 @@ from stages.fetch.params import Fetch
 from stages.fetch.sources import LocalImages
 from stages.filter.rules import opt_out
 from stages.search.params import Search
+from tests.stages.test_fetch_http import SETTINGS, TASK
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, sha256_file
-from webdistill.harness.params import Params, Task
+from webdistill.harness.params import Params
 from webdistill.harness.stage import Stage
 
-SETTINGS = {
-    "store_size": 64, "format": "webp", "max_pixels": 10_000, "max_bytes": 20_000, "timeout": 5.0, "retries": 0,
-    "per_host": 4, "delay": 0.0, "changed": "drop", "shard_size": 10, "shard_bytes": 1 << 29,
-}  # fmt: skip
 SEARCH = {
     "columns": {}, "keywords": {}, "negative": (),
     "openverse": {"enabled": False, "per_class": 1, "licences": ("cc0",)},
     "wikimedia": {"enabled": False, "per_class": 1},
     "inaturalist": {"enabled": False, "per_class": 200, "licences": ("cc0", "by")},
 }  # fmt: skip
-TASK = Task(
-    seed=0,
-    threads=1,
-    classes=("cat", "dog"),
-    image_size=32,
-    teacher="",
-    test_images="",
-    test_labels="",
-)
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from stages.prototypes.__main__ import main
 from stages.prototypes.dictionary import sample
 from stages.prototypes.params import Prototypes
 from stages.prototypes.quality import class_mix, entropy
+from tests.core.test_clustering import blobs
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, read_table, write_manifest, write_table
 from webdistill.harness.params import Params, Task, load
@@ -30,16 +31,6 @@ from webdistill.harness.stage import Stage
 SETTINGS = {"space": "features", "count": 8, "dims": 6, "iterations": 100, "sample": None}
 ROOT = Path(__file__).parents[2]
 CLASSES = ("cat", "dog", 'a "frog", green', "horse", "ship")
-
-
-def blobs(count: int = 600, width: int = 24, seed: int = 0) -> np.ndarray:
-    """Non-negative features like a ReLU's: overlapping groups, a large mean, decaying spectrum;
-    float16.
-    """
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(12, width)) * 2
-    x = centres[rng.integers(12, size=count)] + rng.normal(size=(count, width))
-    return np.maximum(x * np.exp(-np.arange(width) / 10) + 3, 0).astype(np.float16)
 
 
 def make_cell(cell: Path, x: np.ndarray, order: np.ndarray, cuts: list[int]) -> None:

@@ -81,7 +81,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.yaml").write_text(TOY)
     (tmp_path / "params.yaml").write_text("wait: 0.1\n")
-    dvc("init", "--no-scm", "-q")
+    (tmp_path / ".dvc").mkdir()
     config = (ROOT / ".dvc" / "config").read_text()
     (tmp_path / ".dvc" / "config").write_text(config.replace("[core]", "[core]\n    no_scm = true"))
     return tmp_path

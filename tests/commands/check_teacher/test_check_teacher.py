@@ -15,13 +15,11 @@ from PIL import Image
 
 from tests.models.photographs import CLASSES, KNOWN, photographs, trained_with
 from webdistill.__main__ import main
-from webdistill.commands.check_teacher import normalisation
-from webdistill.commands.check_teacher.findings import Finding
 from webdistill.core.files import read_table, sha256_file, write_table
 from webdistill.harness.params import read_yaml
 from webdistill.images.gate import encode
 from webdistill.images.pool import IMAGE_TYPE, PoolRow, write_pool
-from webdistill.models.checkpoint import Card, load_network, save_network
+from webdistill.models.checkpoint import load_network, save_network
 from webdistill.models.cost import parameters
 from webdistill.models.zoo import build
 
@@ -115,40 +113,6 @@ def test_a_wrong_normalisation_is_told_with_the_right_one(
     assert (
         'put into config.json "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]' in text
     )
-
-
-def judged(card: str, trained: str, border: bool) -> Finding:
-    net = trained_with(trained, photographs(80, seed=1), border).eval()
-    known = KNOWN[card]
-    facts = Card(
-        architecture="resnet8", classes=tuple(CLASSES), image_size=32,
-        mean=known.mean, std=known.std, sha256="0" * 64,
-    )  # fmt: skip
-    return normalisation.check(net, facts, photographs(COUNT))
-
-
-@pytest.mark.parametrize("border", [False, True])
-@pytest.mark.parametrize(
-    ("card", "trained"),
-    [
-        ("none, 0 to 1", "CIFAR-10"),
-        ("ImageNet", "none, 0 to 1"),
-        ("ImageNet", "-1 to 1"),
-        ("CIFAR-10", "none, 0 to 255"),
-        ("none, 0 to 255", "-1 to 1"),
-    ],
-)
-def test_wrong_normalisations(card: str, trained: str, border: bool) -> None:
-    found = judged(card, trained, border)
-    assert found.level == "warn"
-    assert found.text.startswith(f"'{trained}' fits")
-    assert found.details[0].strip().split("  ")[1] == trained  # the best comes first
-
-
-@pytest.mark.parametrize("border", [False, True])
-@pytest.mark.parametrize("name", list(KNOWN))
-def test_the_right_normalisation_is_no_reason_to_warn(name: str, border: bool) -> None:
-    assert judged(name, name, border).level == "ok"
 
 
 def test_wrong_images_are_not_blamed_on_the_teacher(

@@ -1,4 +1,4 @@
-"""What check-teacher is made of: distances of statistics, findings."""
+"""What check-teacher is made of: distances of statistics, which normalisation fits, findings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models.photographs import KNOWN, photographs, trained_with
+from tests.models.photographs import CLASSES, KNOWN, photographs, trained_with
 from webdistill.commands.check_teacher import normalisation
 from webdistill.commands.check_teacher.findings import Finding, table
+from webdistill.models.checkpoint import Card
 from webdistill.models.zoo import build
+
+COUNT = 60  # images
 
 
 def test_the_distance_of_statistics() -> None:
@@ -48,3 +51,37 @@ def test_long_findings_are_wrapped_and_counted() -> None:
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "          detail" in text
     assert text.endswith("1 ok, 0 warn, 1 fail")
+
+
+def judged(card: str, trained: str, border: bool) -> Finding:
+    net = trained_with(trained, photographs(80, seed=1), border).eval()
+    known = KNOWN[card]
+    facts = Card(
+        architecture="resnet8", classes=tuple(CLASSES), image_size=32,
+        mean=known.mean, std=known.std, sha256="0" * 64,
+    )  # fmt: skip
+    return normalisation.check(net, facts, photographs(COUNT))
+
+
+@pytest.mark.parametrize("border", [False, True])
+@pytest.mark.parametrize(
+    ("card", "trained"),
+    [
+        ("none, 0 to 1", "CIFAR-10"),
+        ("ImageNet", "none, 0 to 1"),
+        ("ImageNet", "-1 to 1"),
+        ("CIFAR-10", "none, 0 to 255"),
+        ("none, 0 to 255", "-1 to 1"),
+    ],
+)
+def test_wrong_normalisations(card: str, trained: str, border: bool) -> None:
+    found = judged(card, trained, border)
+    assert found.level == "warn"
+    assert found.text.startswith(f"'{trained}' fits")
+    assert found.details[0].strip().split("  ")[1] == trained  # the best comes first
+
+
+@pytest.mark.parametrize("border", [False, True])
+@pytest.mark.parametrize("name", list(KNOWN))
+def test_the_right_normalisation_is_no_reason_to_warn(name: str, border: bool) -> None:
+    assert judged(name, name, border).level == "ok"

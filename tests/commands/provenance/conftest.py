@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from webdistill.__main__ import main
-from webdistill.core.files import digest, write_table
+from webdistill.core.files import digest, read_table, write_table
 from webdistill.images.pool import PoolRow, write_pool
 
 CLASSES = ["cat", "dog", "race car"]
@@ -94,6 +94,13 @@ class World:
         self, path: str, columns: dict[str, Any], header: dict[str, str] | None = None
     ) -> None:
         write_table(pa.table(columns), self.data / path, header)
+
+    def append(self, path: str, **values: Any) -> None:
+        """One more row, null where nothing is given."""
+        table = read_table(self.data / path)
+        row = {name: [values.get(name)] for name in table.column_names}
+        longer = pa.concat_tables([table, pa.table(row, schema=table.schema)])
+        write_table(longer, self.data / path)
 
     def _search(self, folder: Path) -> None:
         names = ("url", "source", "file", "provider", "query", "caption")
@@ -226,6 +233,17 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         code = main([*words])
         shown = capsys.readouterr()
         return code, shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture
+def verdicts(say: Any) -> Callable[..., dict[str, str]]:
+    """verdicts(name) -> what `prove-absent` says of each file: {file: verdict}"""
+
+    def run(*words: str) -> dict[str, str]:
+        found = json.loads(say("prove-absent", *words, "--json")[1])["findings"]
+        return {entry["file"]: entry["verdict"] for entry in found}
 
     return run
 

@@ -8,13 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from stages.report import evidence
 from webdistill.commands.provenance import absence, rows
-from webdistill.core.files import write_table
 from webdistill.takedown import read_takedown, taken_down
 
 if TYPE_CHECKING:
@@ -26,24 +24,6 @@ Build = Callable[..., "World"]
 @pytest.fixture
 def ask(say: Any) -> Callable[..., tuple[int, str, str]]:
     return partial(say, "prove-absent")
-
-
-@pytest.fixture
-def verdicts(ask: Any) -> Callable[..., dict[str, str]]:
-    """-> {file: verdict}"""
-
-    def run(*words: str) -> dict[str, str]:
-        found = json.loads(ask(*words, "--json")[1])["findings"]
-        return {entry["file"]: entry["verdict"] for entry in found}
-
-    return run
-
-
-def append(path: Path, **values: Any) -> None:
-    """One more row, null where nothing is given."""
-    table = pq.read_table(path)
-    row = {name: [values.get(name)] for name in table.column_names}
-    write_table(pa.concat_tables([table, pa.table(row, schema=table.schema)]), path)
 
 
 @pytest.mark.parametrize("few", [0, 1000])
@@ -103,7 +83,7 @@ def test_a_report_made_from_other_outputs_proves_nothing(
     build: Build, ask: Any, verdicts: Any
 ) -> None:
     world = build()
-    append(world.data / "filter/kept.parquet", id="2" * 32)
+    world.append("filter/kept.parquet", id="2" * 32)
     code, shown, _ = ask(world.ids["f"])
     assert code == 1
     assert "unproven  data/report/report.html: made from another data/filter/kept.parquet" in shown

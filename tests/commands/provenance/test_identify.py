@@ -21,11 +21,6 @@ def ask(say: Any) -> Callable[..., tuple[int, str, str]]:
     return partial(say, "why")
 
 
-def flat(text: str) -> str:
-    """Without the wrapping."""
-    return " ".join(text.split())
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -72,7 +67,7 @@ def test_a_local_file_is_found_with_and_without_its_folder(build: Build, ask: An
         code, shown, _ = ask(name)
         assert code == 0
         assert shown.startswith(world.ids["f"])
-        assert "from folder, file, photos" in flat(shown)
+        assert "from folder, file, photos" in " ".join(shown.split())
 
 
 def test_an_ambiguous_prefix_lists_the_images_it_may_mean(build: Build, ask: Any) -> None:

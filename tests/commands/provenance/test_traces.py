@@ -28,35 +28,17 @@ def ask(say: Any) -> Callable[..., tuple[int, str, str]]:
     return partial(say, "prove-absent")
 
 
-@pytest.fixture
-def verdicts(ask: Any) -> Callable[..., dict[str, str]]:
-    """-> {file: verdict}"""
-
-    def run(*words: str) -> dict[str, str]:
-        found = json.loads(ask(*words, "--json")[1])["findings"]
-        return {entry["file"]: entry["verdict"] for entry in found}
-
-    return run
-
-
-def append(path: Path, **values: Any) -> None:
-    """One more row, null where nothing is given."""
-    table = pq.read_table(path)
-    row = {name: [values.get(name)] for name in table.column_names}
-    write_table(pa.concat_tables([table, pa.table(row, schema=table.schema)]), path)
-
-
 HIDING: dict[str, Callable[[Any, str], None]] = {
-    "data/filter/kept.parquet": lambda w, i: append(w.data / "filter/kept.parquet", id=i),
-    "data/select/selection.parquet": lambda w, i: append(w.data / "select/selection.parquet", id=i),
-    "data/prototypes/assignment.parquet": lambda w, i: append(
-        w.data / "prototypes/assignment.parquet", id=i
+    "data/filter/kept.parquet": lambda w, i: w.append("filter/kept.parquet", id=i),
+    "data/select/selection.parquet": lambda w, i: w.append("select/selection.parquet", id=i),
+    "data/prototypes/assignment.parquet": lambda w, i: w.append(
+        "prototypes/assignment.parquet", id=i
     ),
-    "data/distill/selection_history.parquet": lambda w, i: append(
-        w.data / "distill/selection_history.parquet", id=i
+    "data/distill/selection_history.parquet": lambda w, i: w.append(
+        "distill/selection_history.parquet", id=i
     ),
-    "data/filter/dropped.parquet": lambda w, i: append(
-        w.data / "filter/dropped.parquet", id="1" * 32, reason="duplicate", other=i
+    "data/filter/dropped.parquet": lambda w, i: w.append(
+        "filter/dropped.parquet", id="1" * 32, reason="duplicate", other=i
     ),
 }
 

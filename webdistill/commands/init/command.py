@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import subprocess
 import sys
 import tempfile
@@ -250,17 +251,20 @@ def _start_dvc(root: Path) -> list[str]:
     command = ["git", "rev-parse", "--show-prefix"]
     git = subprocess.run(command, capture_output=True, text=True, check=False)
     flag = ["--no-scm"] if git.returncode else ["--subdir"] if git.stdout.strip() else []
-    dvc = [sys.executable, "-m", "dvc"]
-    for command in (
-        [*dvc, "init", "-q", *flag],
-        [*dvc, "config", "core.analytics", "false"],
-        [*dvc, "config", "core.check_update", "false"],
-        [*dvc, "config", "plots.html_template", Path(template.PLOTS).name],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-            raise UserError(f"`dvc {' '.join(command[3:])}` failed: {''.join(reason)}")
+    words = ["init", "-q", *flag]
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise UserError(f"`dvc {' '.join(words)}` failed: {''.join(reason)}")
+    config = configparser.ConfigParser()
+    config.read(root / ".dvc" / "config")  # `dvc config` would start DVC once an option
+    plots = Path(template.PLOTS).name
+    core = {"analytics": "false", "check_update": "false"}
+    config.read_dict({"core": core, "plots": {"html_template": plots}})
+    with (root / ".dvc" / "config").open("w") as file:
+        config.write(file)
     (root / template.PLOTS).write_bytes(template.find(template.PLOTS).read_bytes())
     return [".dvc/"]
 

@@ -16,16 +16,17 @@ def tell(found: Provenance) -> str:
     """The whole history, one stage after the other."""
     lines = [inert(f"{found.id or 'no image'}: {end(found)}"), ""]
     lines += _candidates(found)
-    for label, told in (
-        ("pool", _pool(found.pool)),
-        ("embed", _embed(found.embed)),
-        ("filter", _filter(found.filter)),
-        ("score", _score(found.score)),
-        ("select", _select(found.select)),
-        ("prototypes", _prototypes(found.prototypes)),
-        ("distill", _distill(found.distill)),
+    for label, row, told, unknown in (
+        ("pool", found.pool, _pool, "has no such image"),
+        ("embed", found.embed, _embed, "not embedded"),
+        ("filter", found.filter, _filter, "knows no such image"),
+        ("score", found.score, _score, "not scored"),
+        ("select", found.select, _select, "not selected"),
+        ("prototypes", found.prototypes, _prototypes, "not assigned"),
+        ("distill", found.distill, _distill, "not trained on"),
     ):
-        lines += labelled(label, told)
+        missing = "has not run here" if row is None else unknown
+        lines += labelled(label, told(row) if row else missing)
     return "\n".join(lines)
 
 
@@ -136,15 +137,11 @@ def _host(url: str) -> str:
         return ""
 
 
-def _pool(row: Row | None) -> str:
-    if not row:
-        return _missing(row, "has no such image")
+def _pool(row: Row) -> str:
     return f"{row['width']} x {row['height']} px, {row['bytes']:,} bytes in {row['shard']}"
 
 
-def _embed(row: Row | None) -> str:
-    if not row:
-        return _missing(row, "not embedded")
+def _embed(row: Row) -> str:
     query = f" for '{row['query']}'" if row["query"] else ""
     told = (
         f"score {_figure(row['score'])}{query}, margin {_figure(row['margin'])}; "
@@ -154,9 +151,7 @@ def _embed(row: Row | None) -> str:
     return told if unsafe is None else f"{told}; unsafe {_figure(unsafe)}"
 
 
-def _filter(row: Row | None) -> str:
-    if not row:
-        return _missing(row, "knows no such image")
+def _filter(row: Row) -> str:
     if row["kept"]:
         copies = row["copies"]
         if not copies:
@@ -168,33 +163,25 @@ def _filter(row: Row | None) -> str:
     return told + (f", other image {row['other']}" if row["other"] else "")
 
 
-def _score(row: Row | None) -> str:
-    if not row:
-        return _missing(row, "not scored")
+def _score(row: Row) -> str:
     return (
         f"teacher: '{row['class']}' {row['confidence']:.2%}, "
         f"then '{row['second_class']}' {row['second_confidence']:.2%}"
     )
 
 
-def _select(row: Row | None) -> str:
-    if not row:
-        return _missing(row, "not selected")
+def _select(row: Row) -> str:
     return (
         f"weight {_figure(row['weight'])}, rank {row['rank']:,} (from 0) in '{row['class']}', "
         f"confidence {row['confidence']:.2%}"
     )
 
 
-def _prototypes(row: Row | None) -> str:
-    if not row:
-        return _missing(row, "not assigned")
+def _prototypes(row: Row) -> str:
     return f"number {row['prototype']}, distance {_figure(row['distance'])}"
 
 
-def _distill(row: Row | None) -> str:
-    if not row:
-        return _missing(row, "not trained on")
+def _distill(row: Row) -> str:
     told = f"kept in {row['times_kept']:,} of {row['choices']:,} choices of the method"
     return told + (f": those before epoch {_runs(row['epochs'])}" if row["epochs"] else "")
 
@@ -208,10 +195,6 @@ def _runs(epochs: Sequence[int]) -> str:
         else:
             runs.append([epoch])
     return ", ".join("-".join(map(str, run)) for run in runs)
-
-
-def _missing(row: Row | None, known: str) -> str:
-    return "has not run here" if row is None else known
 
 
 def _figure(value: object) -> str:
