@@ -1,10 +1,10 @@
-"""Keep the evidence for a claim: command, parameters, metrics and hardware in one folder of records/.
+"""Keep the evidence for a claim: command, parameters, lock, metrics and hardware in one folder of records/.
 
     python -m pipelines.shared.record quickstart --claim "..." --command "make repro" [--measured seconds=312] [FILE]
     python -m pipelines.shared.record compare --pipeline pipelines/compare --claim "..." --command "..."
 
-Writes records/<date>-<name>/: record.json, copies of the files named, and the params.yaml of the moment with
-metrics/<stage>.json of the main pipeline, or with the table of the matrix pipeline that is named.
+Writes records/<date>-<name>/: record.json, copies of the files named, and the params.yaml and dvc.lock of the moment
+with metrics/<stage>.json of the main pipeline, or with the table of the matrix pipeline that is named.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
     folder = Path("records") / f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}-{arguments.name}"
     folder.mkdir(parents=True, exist_ok=True)
     pipeline: Path | None = arguments.pipeline
-    names = ("params.yaml", *(TABLE if pipeline else ()))
+    names = ("params.yaml", "dvc.lock", *(TABLE if pipeline else ()))
     for path in (*((pipeline or Path()) / name for name in names), *arguments.files):
         shutil.copyfile(path, folder / path.name)
     if pipeline is None:

@@ -15,7 +15,7 @@ from pipelines.shared import record
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    names = ("params.yaml", "cells.csv", "comparison.md", "comparison.png")
+    names = ("params.yaml", "dvc.lock", "cells.csv", "comparison.md", "comparison.png")
     (tmp_path / "matrix").mkdir()
     for name in names:
         (tmp_path / "matrix" / name).write_text(f"matrix {name}")
@@ -33,7 +33,7 @@ def test_a_matrix_pipeline_is_recorded_with_its_own_table(
     record.main()
     out = folder / "records" / f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}-mine"
     assert (out / "comparison.md").read_text() == "matrix comparison.md"
-    assert (out / "params.yaml").read_text() == "matrix params.yaml"
+    assert (out / "dvc.lock").read_text() == "matrix dvc.lock"
     assert (out / "extra.json").exists()
     assert not (out / "metrics").exists()
     written = json.loads((out / "record.json").read_text())
