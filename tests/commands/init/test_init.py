@@ -138,6 +138,9 @@ def test_everything_for_a_new_teacher(folder: Path, capsys: pytest.CaptureFixtur
     for name in FILES:
         assert Path(name).is_file(), name
     assert not list(Path("stages").rglob("__pycache__"))
+    config = Path(".dvc/config").read_text()
+    for option in ("no_scm = True", "analytics = false", "check_update = false", "plots.html"):
+        assert option in config
     for dep in (d for s in read_yaml(Path("dvc.yaml"))["stages"].values() for d in s["deps"]):
         made = dep.startswith("data/") and not dep.startswith("data/test")
         assert made or "$" in dep or Path(dep).exists(), dep
