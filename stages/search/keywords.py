@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from webdistill.core.errors import UserError
 
 
 class Keywords:
-    """The words of each class, by default its name; `_` and `-` in a word stand for a space too, case for nothing.
+    """The words of each class, by default its name; `_` and `-` in a word stand for a space too, case for nothing;
+    letters with marks are the same whether a file system has taken them apart or not.
 
     Raises UserError when `words` names no class, or when a word stands for two classes.
     """
@@ -42,7 +44,7 @@ class Keywords:
 
     def first_in(self, caption: str) -> str:
         """The class named first in the caption (by the longest word where two begin together), or ""."""
-        match = self._pattern.search(caption)
+        match = self._pattern.search(unicodedata.normalize("NFC", caption))
         return self._found[(match.lastindex or 0) - 1] if match else ""
 
     def _add(self, word: str, name: str, where: str) -> None:
@@ -56,8 +58,8 @@ class Keywords:
 
 
 def plain(word: str) -> str:
-    """Lower case, one space for spaces, `_` and `-`."""
-    return re.sub(r"[\s_-]+", " ", word.lower()).strip()
+    """Lower case in composed letters, one space for spaces, `_` and `-`."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", word).lower()).strip()
 
 
 def whole_words(words: Iterable[str]) -> re.Pattern[str]:

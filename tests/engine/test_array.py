@@ -10,6 +10,7 @@ import pytest
 
 from tests.engine.conftest import STAGES, outputs, shards
 from tests.small_project import Project
+from webdistill.__main__ import main
 from webdistill.core.errors import UserError
 from webdistill.engine import choice
 from webdistill.harness.params import read_yaml
@@ -126,3 +127,17 @@ def test_the_stages_with_shards_are_those_that_use_the_engine() -> None:
         if "running.run(" in path.read_text()
     }
     assert using == set(choice.MAPPED) == set(STAGES)
+
+
+def test_doctor_takes_the_engine_from_flag_or_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.delenv("WEBDISTILL_ENGINE", raising=False)
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out.startswith("engine local;")
+    monkeypatch.setenv("WEBDISTILL_ENGINE", "rayy")
+    assert main(["doctor", "--engine"]) == 2
+    assert "WEBDISTILL_ENGINE = 'rayy' is no engine" in capsys.readouterr().err
+    assert main(["doctor", "--engine", "local"]) == 0
+    assert capsys.readouterr().out.startswith("engine local;")

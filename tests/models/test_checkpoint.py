@@ -116,8 +116,8 @@ def resave(folder: Path, content: object, name: str = "weights.pt") -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize("key", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model", "net"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model."])
 @pytest.mark.parametrize("name", ["weights.pt", "weights.pth"])
 def test_a_state_dict_of_torch_loads(saved: Path, key: str | None, prefix: str, name: str) -> None:
     net = load_network(saved).net

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from stages.search.keywords import Keywords
@@ -44,6 +46,10 @@ def test_letters_that_only_look_alike_do_no_harm() -> None:
     assert Keywords(["bus", "c++", "a.b", "Straße"]).first_in("a buſ") == "bus"
     assert Keywords(["c++", "a.b"]).first_in("axb or c++ code") == "c++"
     assert Keywords(["Straße", "x"]).first_in("eine STRAßE") == "Straße"
+    for form in ("NFC", "NFD"):  # macOS takes letters apart in names of files
+        spelled = unicodedata.normalize(form, "zwei VÖGEL")
+        assert Keywords(["Vögel", "x"]).first_in(spelled) == "Vögel"
+        assert Keywords(["zwei Vögel", "x"]).class_of(spelled) == "zwei Vögel"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "doctor", help="check that every machine of the engine computes the same bytes"
     )
     command.add_argument(
-        "--engine", nargs="?", const="", choices=("", *choice.ENGINES), required=True, metavar="NAME",
+        "--engine", nargs="?", choices=choice.ENGINES, metavar="NAME",
         help=f"{', '.join(choice.ENGINES)}; default: what WEBDISTILL_ENGINE says",
     )  # fmt: skip
     command.set_defaults(run=lambda arguments: examine(arguments.engine or choice.chosen()))

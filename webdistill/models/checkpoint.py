@@ -32,8 +32,12 @@ COMPENSATION = "compensation.safetensors"
 Answers = Literal["compensated", "raw"]
 Given = Literal["compensated", "raw", "mean"]  # mean: the same compensation for every image
 TORCH_WEIGHTS = ("weights.pt", "weights.pth")  # read when there are no safetensors
-INNER = ("state_dict", "model")  # keys under which training programs put the tensors
-PARALLEL = "module."  # what torch.nn.DataParallel puts before every name
+INNER = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+)  # keys under which training programs put the tensors
 Triple = tuple[float, float, float]
 
 
@@ -193,8 +197,7 @@ def copy_into(
     of `free` that were left as they are, since their tensor is missing or has another shape.
     """
     known = net.state_dict().keys() | net.library_names.keys()
-    if not tensors.keys() & known and all(name.startswith(PARALLEL) for name in tensors):
-        tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
+    tensors = _unwrapped(tensors, known)
     own = {k: v for k, v in net.state_dict().items() if not _is_counter(k)}
     called = dict(zip(own, own, strict=True))  # our name -> theirs
     library = {ours: name for name, ours in net.library_names.items() if ours in own}
@@ -214,6 +217,16 @@ def copy_into(
     return left
 
 
+def _unwrapped(tensors: Mapping[str, Tensor], known: Set[str]) -> Mapping[str, Tensor]:
+    """Without what wrappers put before every name: `module.` (DataParallel), `_orig_mod.` (compile), `model.`, ..."""
+    while tensors and not tensors.keys() & known:
+        first = {name.partition(".")[0] for name in tensors}
+        if len(first) > 1 or not all("." in name for name in tensors):
+            break
+        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+    return tensors
+
+
 def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
     return tensors[name].shape if name in tensors else None
 
@@ -222,7 +235,9 @@ def _check_tensor(
     tensors: Mapping[str, Tensor], name: str, own: Tensor, source: str, architecture: str
 ) -> None:
     if name not in tensors:
-        raise UserError(f"{source} lacks tensor '{name}' of architecture {architecture}")
+        raise UserError(
+            f"{source} lacks tensor '{name}' of architecture {architecture}; its first is '{min(tensors, default='')}'"
+        )
     if tensors[name].shape != own.shape:
         raise UserError(
             f"{source}: tensor '{name}' has shape {list(tensors[name].shape)}, "

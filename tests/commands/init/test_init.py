@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from stages.search.keywords import Keywords
 from webdistill.__main__ import main
-from webdistill.commands.init import choices, template
+from webdistill.commands.init import choices, material, template
+from webdistill.core.errors import UserError
 from webdistill.harness.params import load, read_yaml
 from webdistill.models.checkpoint import load_network
 from webdistill.models.zoo import build
@@ -272,7 +275,12 @@ WRONG = [
     (["--network", "resnet14"], "--weights"),
     (["--classes", "red"], "--classes"),
     (["--classes", "red,RED,blue"], "--classes"),
+    (["--classes", "names.txt"], "--classes names.txt: there is no such file"),
+    (["--classes", "red,sky-blue,sky_blue"], "'sky_blue' also stands for the class 'sky-blue'"),
     (["--source", "nowhere"], "--source"),
+    (["--source", "clip"], "--source clip: it holds no image"),
+    (["--std", "0,0,0"], "--std"),
+    (["--clip", "nowhere"], "--clip nowhere: there is no such folder"),
     (["--mean", "1,2"], "--mean"),
     (["--test", "nowhere"], "--test"),
     (["--test", "."], "--test"),
@@ -312,6 +320,25 @@ def test_flags_of_a_new_teacher_are_refused_beside_an_old_one(
 def test_class_names_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("tabby cat\n\ndog, small\n")
     assert choices.class_names(str(tmp_path / "names.txt")) == ("tabby cat", "dog, small")
+    windows = "\ufeffVögel\r\nKatze\r\n"
+    (tmp_path / "names.txt").write_bytes(windows.encode())
+    assert choices.class_names(str(tmp_path / "names.txt")) == ("Vögel", "Katze")
+    (tmp_path / "names.txt").write_bytes(windows[1:].encode("latin-1"))
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        choices.class_names(str(tmp_path / "names.txt"))
+
+
+def test_labelled_folders_are_named_as_folders_of_the_source_are(tmp_path: Path) -> None:
+    keywords = Keywords(["Tabby Cat", "Vögel"], {"Vögel": ["birds"]})
+    names = ("tabby_cat", unicodedata.normalize("NFD", "VÖGEL"), "Birds")
+    for name in (*names, ".ipynb_checkpoints"):
+        (tmp_path / name).mkdir()
+        for file in ("0.png", "._0.png"):  # what other systems put beside files
+            (tmp_path / name / file).touch()
+    found = material.labelled(tmp_path, keywords)
+    assert {(file.parent.name, file.name): label for file, label in found} == {
+        (name, "0.png"): label for name, label in zip(names, (0, 1, 1), strict=True)
+    }
 
 
 SHUFFLE = "torchvision:shufflenet_v2_x0_5"

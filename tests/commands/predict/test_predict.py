@@ -176,10 +176,20 @@ def test_a_student_that_is_none_is_one_line(
         ("absent.onnx", "a.png", "does not exist; name a student's folder or ONNX file"),
         ("broken.onnx", "a.png", "is no ONNX file that onnxruntime can run"),
         ("nameless.onnx", "a.png", "does not name its classes and image size; write it anew by"),
-        ("empty", "a.png", "config.json"),
-        (str(students / "student.onnx"), "empty", "holds no file named .jpeg, .jpg, .png, .webp"),
+        (
+            str(students / "student.onnx"),
+            "empty",
+            "holds no file named .apng, .avif, .bmp, .dib, .gif",
+        ),
+        ("empty", "a.png", "empty is no student's folder: it has no config.json"),
     ):
         assert main(["predict", str(tmp_path / student), str(tmp_path / image)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert said in line
+
+
+def test_a_folder_stands_for_every_picture_that_can_be_read(tmp_path: Path) -> None:
+    for name in ("a.JPG", "b.gif", "c.tiff", "._a.JPG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in pictures.listed([tmp_path])] == ["a.JPG", "b.gif", "c.tiff"]

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages.search.keywords import Keywords
+from stages.search.sidecars import IMAGES
 from webdistill.core.files import read_table
 from webdistill.harness.params import Params
 from webdistill.images.gate import Rejected, decode, open_image
 from webdistill.images.pool import load_images, square
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+ENDINGS = {f".{ending}" for ending in IMAGES}
 MAX_PIXELS = 25_000_000
 T = TypeVar("T")
 

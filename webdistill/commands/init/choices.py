@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.search.keywords import Keywords
 from webdistill.commands.init.material import NewTeacher, Triple, labelled
 from webdistill.commands.init.template import QUICKSTART_CLIP
 from webdistill.commands.plan import sizes
@@ -66,7 +67,13 @@ def choose(arguments: argparse.Namespace) -> Choices:
     }
     clip = arguments.clip or (QUICKSTART_CLIP if Path(QUICKSTART_CLIP).is_dir() else CLIP)
     local = Path(clip).is_dir()
+    if not local and ":" not in clip:
+        raise UserError(
+            f"--clip {clip}: there is no such folder; an open_clip model is named with its weights, as {CLIP}"
+        )
     model, _, tag = (f"local-dir:{clip}", "", "") if local else clip.partition(":")
+    if model in ("local-dir", "hf-hub"):  # as in params.yaml: weights of their own
+        model, tag = clip, ""
     values |= {"embed.model": model, "embed.pretrained": tag or None}
     own = arguments.test_images is not None
     if own != (arguments.test_labels is not None):
@@ -77,17 +84,18 @@ def choose(arguments: argparse.Namespace) -> Choices:
             raise UserError(f"{flag} {path}: there is no such file")
     values["task.test_images"] = (images or TEST / "images.parquet").as_posix()
     values["task.test_labels"] = (labels or TEST / "labels.parquet").as_posix()
+    given = dict(_set(text) for text in arguments.set)
+    keywords = Keywords(classes, given.get("search.keywords"))  # refuses two spellings of a class
     folder = arguments.test
     if folder is None and not own:
         folder = ask("test images, a folder per class (empty: none)", "") or None
-    given = dict(_set(text) for text in arguments.set)
     values |= _sized(values, given, teacher, new)
     values |= given
     return Choices(
         values=values,
         teacher=teacher,
         new_teacher=new,
-        test=[] if folder is None else labelled(Path(folder), classes),
+        test=[] if folder is None else labelled(Path(folder), keywords),
         own_test=own,
         clip=clip if local else None,
         image_size=size,
@@ -142,7 +150,7 @@ def _teacher(
         classes=named,
         image_size=size,
         mean=_triple("--mean", arguments.mean) or IMAGENET_MEAN,
-        std=_triple("--std", arguments.std) or IMAGENET_STD,
+        std=_std(arguments.std) or IMAGENET_STD,
     )
     return named, size, new
 
@@ -151,7 +159,14 @@ def class_names(text: str) -> tuple[str, ...]:
     """`a, b, c`, or a file with a name per line. Raises UserError naming --classes."""
     file = Path(text)
     if text and file.is_file():
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        try:
+            names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        except UnicodeDecodeError:
+            raise UserError(
+                f"--classes {text}: the file is not UTF-8 text; save it as such"
+            ) from None
+    elif "," not in text and (file.suffix or len(file.parts) > 1):
+        raise UserError(f"--classes {text}: there is no such file, and no comma between names")
     else:
         names = [part.strip() for part in text.split(",")]
     names = [name for name in names if name]
@@ -168,12 +183,16 @@ def _sized(
     """Schedule, views and formats for the size of the pictures and their count, as far as it is known."""
     from ruamel.yaml import YAML
 
+    from stages.distill.method_params import POOL_FREE
     from webdistill.commands.init.command import checked
     from webdistill.commands.init.template import rendered_params
     from webdistill.commands.plan.counting import budgeted, searched
 
     raw = YAML(typ="safe", pure=True).load(checked(rendered_params({**values, **given})))
     found, _ = searched(raw["search"], raw["task"]["classes"])
+    source = raw["search"]["local"]
+    if not found and source != NO_LISTS and raw["distill"]["method"] not in POOL_FREE:
+        raise UserError(f"--source {source}: it holds no image, and no list or tar of images")
     count = budgeted(raw, found or UNKNOWN)
 
     def answer() -> int:
@@ -212,6 +231,13 @@ def _triple(flag: str, text: str | None) -> Triple | None:
     if not all(0 <= value <= 1 for value in (one, two, three)):
         raise UserError(f"{flag} {text!r}: expected numbers from 0 to 1; divide by 255")
     return one, two, three
+
+
+def _std(text: str | None) -> Triple | None:
+    found = _triple("--std", text)
+    if found and not all(found):
+        raise UserError(f"--std {text!r}: pixels are divided by it, so no number may be 0")
+    return found
 
 
 def _set(text: str) -> tuple[str, Any]:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.search.keywords import Keywords
+from stages.search.sidecars import IMAGES
 from webdistill.core.errors import UserError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+ENDINGS = tuple(f".{ending}" for ending in IMAGES)
 MAX_PIXELS = 25_000_000
 Triple = tuple[float, float, float]
 
@@ -60,19 +62,28 @@ def write_teacher(new: NewTeacher, folder: Path) -> None:
     load_network(folder)
 
 
-def labelled(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """Image files in subfolders that are named after classes, sorted. Raises UserError naming --test."""
+def labelled(folder: Path, keywords: Keywords) -> list[tuple[Path, int]]:
+    """Image files in subfolders that are named after classes as `search` reads names, sorted; hidden ones are passed
+    by. Raises UserError naming --test.
+    """
     if not folder.is_dir():
         raise UserError(f"--test {folder}: expected a folder with a subfolder of images per class")
-    number = {name.strip().casefold(): k for k, name in enumerate(classes)}
+    number = {name: k for k, name in enumerate(keywords.words)}
     found = []
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        label = number.get(inner.name.strip().casefold())
+        if inner.name.startswith("."):
+            continue
+        label = number.get(keywords.class_of(inner.name))
         if label is None:
             raise UserError(
-                f"--test {folder}: the subfolder '{inner.name}' is named after none of the classes"
+                f"--test {folder}: the subfolder '{inner.name}' is named after none of the classes; rename it, or name "
+                "its class by --set 'search.keywords={CLASS: [WORD]}'"
             )
-        found += [(file, label) for file in sorted(inner.rglob("*")) if file.suffix.lower() in ENDINGS]  # fmt: skip
+        found += [
+            (file, label)
+            for file in sorted(inner.rglob("*"))
+            if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
+        ]
     if not found:
         raise UserError(
             f"--test {folder}: no image ({', '.join(ENDINGS)}) in a subfolder named after a class"
@@ -93,7 +104,6 @@ def nameless(folder: Path, classes: Sequence[str], words: Mapping[str, Sequence[
     """What `search` will say of the folder's images that match no class; "" when all do."""
     from stages.search.candidates import collect
     from stages.search.folders import without_class
-    from stages.search.keywords import Keywords
     from stages.search.local import open_local
 
     keywords = Keywords(classes, words)

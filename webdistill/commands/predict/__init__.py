@@ -24,7 +24,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "images",
         type=Path,
         nargs="+",
-        help="JPEG, PNG or WebP files, or folders: every such file below them",
+        help="files, or folders: every JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file below them",
     )
     add("--csv", action="store_true", help="path,class,probability,error instead of a table")
     command.set_defaults(run=predict)

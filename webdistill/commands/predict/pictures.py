@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.search.sidecars import IMAGES
 from webdistill.core.errors import UserError
 from webdistill.images.gate import Rejected, decode, open_image
 from webdistill.images.pool import square
 from webdistill.images.workers import Workers
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}  # of files that are looked for in folders
+SUFFIXES = {f".{ending}" for ending in IMAGES}  # of files that are looked for in folders
 MAX_PIXELS = 100_000_000  # read from the header, before decoding
 MAX_BYTES = 200_000_000
 MEMORY = 4 << 30  # bytes that decoding one picture may take
@@ -31,7 +32,11 @@ def listed(given: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        inside = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        )
         if not inside:
             raise UserError(f"{path} holds no file named {', '.join(sorted(SUFFIXES))}")
         found += inside

@@ -37,8 +37,10 @@ def load(path: Path) -> Student:
 def _folder(path: Path) -> Student:
     import torch
 
-    from webdistill.models.checkpoint import load_network
+    from webdistill.models.checkpoint import CARD, load_network
 
+    if not (path / CARD).is_file():
+        raise UserError(f"{path} is no student's folder: it has no {CARD}")
     network = load_network(path)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (network.card.mean, network.card.std))
 
