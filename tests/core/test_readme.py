@@ -17,6 +17,7 @@ INT8 = "2026-11-29-quickstart-int8"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
 FEW = "2026-11-29-augkd-few-labels"
+START = "2026-11-29-teacher-start"
 
 
 def row(arm: str) -> str:
@@ -113,6 +114,9 @@ FIGURES = [
     (r"equal steps \| [\d.]+ and ([\d.]+) %", LADDER, "comparison.md", row("simkd"), "1"),
     (r"plain distillation ([\d.]+) %", LADDER, "comparison.md", row("kd_muon"), "1"),
     (r"optimiser, ([\d.]+) % with SGD", LADDER, "comparison.md", row("kd"), "1"),
+    (r"of KD3 and SimKD \| ([\d.]+) and", START, "comparison.md", row("kd3_teacher"), "1"),
+    (r"SimKD \| [\d.]+ and ([\d.]+) %", START, "comparison.md", row("simkd_teacher"), "1"),
+    (r"and [\d.]+ %; plain distillation ([\d.]+) % \|", START, "comparison.md", row("kd_teacher"), "1"),
     (
         r"equal steps \| ([\d.]+) % with the most",
         SCARCE,
