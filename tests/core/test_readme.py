@@ -116,7 +116,13 @@ FIGURES = [
     (r"optimiser, ([\d.]+) % with SGD", LADDER, "comparison.md", row("kd"), "1"),
     (r"of KD3 and SimKD \| ([\d.]+) and", START, "comparison.md", row("kd3_teacher"), "1"),
     (r"SimKD \| [\d.]+ and ([\d.]+) %", START, "comparison.md", row("simkd_teacher"), "1"),
-    (r"and [\d.]+ %; plain distillation ([\d.]+) % \|", START, "comparison.md", row("kd_teacher"), "1"),
+    (
+        r"and [\d.]+ %; plain distillation ([\d.]+) % \|",
+        START,
+        "comparison.md",
+        row("kd_teacher"),
+        "1",
+    ),
     (
         r"equal steps \| ([\d.]+) % with the most",
         SCARCE,

@@ -10,7 +10,7 @@ from webdistill.models.names import Precision
 def low_precision(wanted: Precision, device: torch.device) -> bool:
     """Whether to compute in bfloat16; `auto` = on CUDA, or on a processor with AMX.
 
-    AVX512-BF16 without AMX multiplies in bfloat16, too, but was slower than float32 for every network that was measured
+    AVX512-BF16 without AMX multiplies in bfloat16, too, but was slower than float32 in eleven of twelve measurements
     (records/2026-11-29-precision).
     """
     if wanted != "auto":
