@@ -12,8 +12,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, commands
 
-QUICKSTART, FLOAT32 = "2026-11-29-quickstart", "2026-11-29-quickstart-float32"
-INT8 = "2026-11-29-quickstart-int8"
+QUICKSTART, CHANNELS = "2026-11-29-quickstart", "2026-11-29-quickstart-channels"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
 FEW = "2026-11-29-augkd-few-labels"
@@ -49,41 +48,40 @@ FIGURES = [
         r"on ([\d,]+) test images",
         "1",
     ),
-    (r"\*\*([\d.]+) ±", QUICKSTART, "record.json", r"training: ([\d.]+) \+-", "1"),
+    (r"\*\*([\d.]+) ±", CHANNELS, "record.json", r"training: ([\d.]+) \+-", "1"),
     (
         r"\*\*[\d.]+ ± ([\d.]+) %\*\*",
-        QUICKSTART,
+        CHANNELS,
         "record.json",
         r"training: [\d.]+ \+- ([\d.]+)",
         "1",
     ),
     (
         r"three seeds; ([\d.]+) ±",
-        QUICKSTART,
+        CHANNELS,
         "record.json",
         r"\), ([\d.]+) \+- [\d.]+ % on the other",
         "1",
     ),
-    (r"seeds; [\d.]+ ± ([\d.]+) % on", QUICKSTART, "record.json", r"([\d.]+) % on the other", "1"),
-    (r"% on the other ([\d,]+) test", QUICKSTART, "record.json", r"the other ([\d,]+) of", "1"),
+    (r"seeds; [\d.]+ ± ([\d.]+) % on", CHANNELS, "record.json", r"([\d.]+) % on the other", "1"),
+    (r"% on the other ([\d,]+) test", CHANNELS, "record.json", r"the other ([\d,]+) of", "1"),
     (r"pipeline on (\d+) cores", QUICKSTART, "record.json", r'"cores": (\d+)', "1"),
     (r"candidates \| (\d+) minutes", QUICKSTART, "record.json", r'"seconds": ([\d.]+)', "1/60"),
     (
-        r"bfloat16, ([\d,]+) MiB in its",
+        r"version; ([\d,]+) MiB in its",
         QUICKSTART,
         "record.json",
         r'"peak_memory_mib": ([\d.]+)',
         "1",
     ),
-    (r"without bfloat16 \| (\d+) minutes", FLOAT32, "record.json", r'"seconds": ([\d.]+)', "1/60"),
+    (r"in float32 \| (\d+) minutes", CHANNELS, "record.json", r'"seconds": ([\d.]+)', "1/60"),
     (
-        r"without bfloat16 \| \d+ minutes, ([\d,]+) MiB",
-        FLOAT32,
+        r"in float32 \| \d+ minutes, ([\d,]+) MiB",
+        CHANNELS,
         "record.json",
         r'"peak_memory_mib": ([\d.]+)',
         "1",
     ),
-    (r"right for ([\d.]+) % \|", FLOAT32, "metrics/evaluate.json", r'"top1": ([\d.]+)', "100"),
     (
         r"\| (\d+) of \d+ found",
         QUICKSTART,
@@ -100,19 +98,31 @@ FIGURES = [
     ),
     (
         r"in int8, seed \d \| ([\d.]+) %",
-        INT8,
+        CHANNELS,
         "metrics/evaluate.json",
         r'"int8_top1": ([\d.]+)',
         "100",
     ),
-    (r"in int8, seed (\d)", INT8, "params.yaml", r"seed: (\d)", "1"),
-    (r"float32 ([\d.]+) %", INT8, "metrics/evaluate.json", r'"top1": ([\d.]+)', "100"),
-    (r"; ([\d.]+) MB instead", INT8, "metrics/evaluate.json", r'"int8_bytes": (\d+)', "1/1000000"),
-    (r"instead of ([\d.]+) MB", INT8, "metrics/evaluate.json", r'"onnx_bytes": (\d+)', "1/1000000"),
+    (r"in int8, seed (\d)", CHANNELS, "params.yaml", r"seed: (\d)", "1"),
+    (r"float32 ([\d.]+) %", CHANNELS, "metrics/evaluate.json", r'"top1": ([\d.]+)', "100"),
+    (
+        r"; ([\d.]+) MB instead",
+        CHANNELS,
+        "metrics/evaluate.json",
+        r'"int8_bytes": (\d+)',
+        "1/1000000",
+    ),
+    (
+        r"instead of ([\d.]+) MB",
+        CHANNELS,
+        "metrics/evaluate.json",
+        r'"onnx_bytes": (\d+)',
+        "1/1000000",
+    ),
     (r"SimKD on ([\d,]+) unselected", LADDER, "README.md", r"on ([\d,]+) unselected", "1"),
     (r"equal steps \| ([\d.]+) and", LADDER, "comparison.md", row("kd3"), "1"),
     (r"equal steps \| [\d.]+ and ([\d.]+) %", LADDER, "comparison.md", row("simkd"), "1"),
-    (r"plain distillation ([\d.]+) %", LADDER, "comparison.md", row("kd_muon"), "1"),
+    (r"plain distillation ([\d.]+) % with their", LADDER, "comparison.md", row("kd_muon"), "1"),
     (r"optimiser, ([\d.]+) % with SGD", LADDER, "comparison.md", row("kd"), "1"),
     (r"of KD3 and SimKD \| ([\d.]+) and", START, "comparison.md", row("kd3_teacher"), "1"),
     (r"SimKD \| [\d.]+ and ([\d.]+) %", START, "comparison.md", row("simkd_teacher"), "1"),
