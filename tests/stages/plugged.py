@@ -80,3 +80,7 @@ def train(run: Run, stop: int) -> Run:
     for number in range(len(run.rows), stop):
         assert sum(run.epoch(number)) == 8
     return run
+
+
+def plugged(run: Run) -> Any:
+    return run.method.student().compensation

@@ -12,7 +12,7 @@ from torch import Tensor
 from stages.distill import confounders
 from stages.distill.confounders import Confounders, look
 from stages.distill.loop import Run
-from tests.stages.test_deconfound import COUNT, IDS, KEY, SHARES, make, plugged, train
+from tests.stages.plugged import COUNT, IDS, KEY, SHARES, make, plugged, train
 
 CLASSES = ("a", "b", "c")
 

@@ -34,6 +34,7 @@ from tests.stages.plugged import (
     SHARES,
     WIDTH,
     make,
+    plugged,
     train,
 )
 from webdistill.core.errors import UserError
@@ -42,10 +43,6 @@ READING = {  # losses that read the student's logits, or the maps that a shared 
     "kd": {"kd"}, "dfnd": {"kd", "noisy_label"}, "simkd": {"features"}, "kd3": {"features"},
     "mosaic": {"kd", "mosaic_kd", "adversarial"}, "odsd": {"kd"},
 }  # fmt: skip
-
-
-def plugged(run: Run) -> Any:
-    return run.method.student().compensation
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
