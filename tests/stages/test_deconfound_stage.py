@@ -119,7 +119,7 @@ def test_evaluate_measures_both_answers(images: Tensor, method: str, named: Any)
             break
     save_network(STUDENT, net, read_json(STUDENT / "config.json"), named)
     write_manifest(STUDENT)
-    run_stage("evaluate")
+    run_stage("evaluate", int8_images=0)
     found = read_json(Path("data/evaluate/metrics.json"))
     for which in ("compensated", "raw", "mean"):
         logits = load_network(STUDENT, which).net(images)
