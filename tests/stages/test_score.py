@@ -91,6 +91,12 @@ def run_stage(
     return {row["id"]: (row["logits"], row["features"]) for row in rows}
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unfinished work lies below the current folder: not in the project, where the next run of the tests would find it."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
     make_teacher(tmp_path / "teacher")
