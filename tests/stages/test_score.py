@@ -93,7 +93,7 @@ def run_stage(
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unfinished work lies below the current folder: not in the project, where the next run of the tests would find it."""
+    """Unfinished work lies below the current folder: not in the project, where the next run would find it."""
     monkeypatch.chdir(tmp_path)
 
 
