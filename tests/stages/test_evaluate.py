@@ -195,7 +195,7 @@ def stage(tmp_path: Path) -> _Stage:
 def done(tmp_path_factory: pytest.TempPathFactory) -> _Stage:
     """The stage after its run, which may be repeated."""
     stage = _prepared(tmp_path_factory.mktemp("done"))
-    main(stage)  # type: ignore[arg-type]
+    main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
     return stage
 
 
@@ -212,7 +212,7 @@ def test_the_stage_writes_what_it_promises_and_the_same_bytes_twice(
         "calibration.csv",
     )
     first, figures = {n: (out / n).read_bytes() for n in names}, dict(done.found)
-    main(done)  # type: ignore[arg-type]
+    main(done)  # type: ignore[arg-type]  # a stand-in for a Stage
     assert first == {n: (out / n).read_bytes() for n in names}
     assert figures == done.found
     json.dumps(figures, allow_nan=False)
@@ -271,7 +271,7 @@ def test_int8_is_smaller_near_and_calibrated_on_the_selection_alone(
 
 def test_without_int8_the_pool_is_not_opened(stage: _Stage, tmp_path: Path) -> None:
     stage.params = stage.params.model_copy(update={"int8_images": 0})
-    main(stage)  # type: ignore[arg-type]
+    main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
     assert not [key for key in stage.found if key.startswith("int8")]
     assert list((tmp_path / "out/int8").iterdir()) == []
     assert not [name for name in stage.opened if "pool" in name or "selection" in name]
@@ -283,14 +283,14 @@ def test_a_device_that_is_not_there_is_one_line(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     stage.params = stage.params.model_copy(update={"device": "cuda"})
     with pytest.raises(UserError, match=r"evaluate\.device = cuda, but torch sees no CUDA device"):
-        main(stage)  # type: ignore[arg-type]
+        main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
 
 
 def test_answers_of_another_device_are_not_what_the_graph_is_compared_with(
     stage: _Stage, tmp_path: Path
 ) -> None:
     student = load_network(tmp_path / "data/distill/student")
-    exports = deployed.write(stage, student)  # type: ignore[arg-type]
+    exports = deployed.write(stage, student)  # type: ignore[arg-type]  # a stand-in for a Stage
     test = testset.read(tmp_path / "images.parquet", tmp_path / "labels.parquet", 32, 7)
     rounded = np.zeros((30, 7), np.float32)
     for device, near in (("meta", True), ("cpu", False)):
@@ -301,7 +301,7 @@ def test_answers_of_another_device_are_not_what_the_graph_is_compared_with(
 def test_a_class_without_test_images_is_named_first(stage: _Stage, tmp_path: Path) -> None:
     _write_test_set(tmp_path, [i % 6 for i in range(30)])
     stage.params = stage.params.model_copy(update={"int8_images": 0})
-    main(stage)  # type: ignore[arg-type]
+    main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
     assert stage.said[0].startswith("no test image shows class 6:")
 
 
@@ -339,4 +339,4 @@ def test_an_export_that_differs_fails_the_stage_which_publishes_nothing(
 def test_a_class_list_that_differs_is_refused(stage: _Stage) -> None:
     stage.task.classes = CLASSES[::-1]  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"task\.classes in params\.yaml and the classes of"):
-        main(stage)  # type: ignore[arg-type]
+        main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
