@@ -39,7 +39,9 @@ class Cost:
     method: str
     student: Size
     teacher: Size
-    joined: bool  # ends in a projector and the teacher's classifier
+    joined: tuple[
+        str, ...
+    ]  # what a student that ends in the teacher's classifier has beside its own layers
     alone: Size | None  # the same network without these; only where `student` exceeds the teacher
 
     @property
@@ -51,7 +53,7 @@ class Cost:
             f"{one.multiply_adds / 1e6:,.1f} million multiply-adds an image "
             f"({one.multiply_adds / other.multiply_adds:.1%} of {other.multiply_adds / 1e6:,.1f})"
         )
-        return f"{told}, projector and the teacher's classifier included" if self.joined else told
+        return f"{told}, {' and '.join(self.joined)} included" if self.joined else told
 
     @property
     def warning(self) -> str | None:
@@ -91,12 +93,18 @@ def measure(student: Classifier, teacher: Classifier, settings: Distill, image_s
         student.compensation = None
     found, other = Size.of(student, image_size), Size.of(teacher, image_size)
     student.compensation = compensation
-    joined, alone = isinstance(student, Projected), None
+    joined, alone = _joined(student), None
     if joined and found.exceeds(other):
         with torch.random.fork_rng(devices=[]):
             plain = build(settings.student, teacher.fc.out_features, image_size)
         alone = Size.of(plain, image_size)
     return Cost(settings.student, settings.method, found, other, joined, alone)
+
+
+def _joined(student: Classifier) -> tuple[str, ...]:
+    if not isinstance(student, Projected):
+        return ()
+    return (*(["projector"] if student.inner else []), "the teacher's classifier")
 
 
 def expected(settings: Distill, teacher: Classifier, image_size: int) -> Cost:

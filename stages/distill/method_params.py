@@ -32,10 +32,11 @@ LateKl = Annotated[
 
 
 ProjectorWidth = Annotated[
-    Annotated[int, Field(ge=1, le=65_536)] | None,
+    Annotated[int, Field(ge=0, le=65_536)] | None,
     Field(
         description="channels between the projector's convolutions; null = half the teacher's, fewer where its weights "
-        "would be more than the student's own"
+        "would be more than the student's own; 0 = no projector, for a student with as many last channels as its "
+        "teacher"
     ),
 ]
 

@@ -98,6 +98,8 @@ def test_one_line_with_shares() -> None:
     )
     joined = told("resnet8", "resnet20", method="simkd").sentence
     assert joined.endswith("), projector and the teacher's classifier included")
+    direct = told("resnet8", "resnet20", method="simkd", **{"simkd.projector_width": 0}).sentence
+    assert direct.endswith("), the teacher's classifier included")
 
 
 @pytest.mark.parametrize(

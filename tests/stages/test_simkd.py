@@ -14,9 +14,10 @@ from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.simkd import SimKd, feature_loss
 from tests.stages import test_distill as distilling
 from tests.stages.feature_methods import NO_LABELS, batch, networks, pool_views
+from webdistill.core.errors import UserError
 from webdistill.models.checkpoint import load_network, save_network
 from webdistill.models.cost import parameters
-from webdistill.models.projected import Projected, inner_width, projector
+from webdistill.models.projected import Projected, inner_width, map_side, projector
 from webdistill.models.zoo import build
 
 
@@ -67,6 +68,30 @@ def test_a_given_width_of_the_projector_is_the_students(name: str) -> None:
         assert [pair[1] for pair in kernels[1:]] == [width, width]
 
 
+@pytest.mark.parametrize("name", ["simkd", "kd3"])
+def test_without_a_projector_the_students_maps_are_compared_as_they_are(name: str) -> None:
+    method, _, _ = networks(method=name, **{f"{name}.projector_width": 0})
+    net = method.student()
+    assert isinstance(net, Projected)
+    assert parameters(net) == parameters(build("resnet8", 3))
+    images = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(net.features(images), net.backbone.features(images))
+
+
+def test_without_a_projector_a_student_that_is_its_teacher_answers_as_it_does() -> None:
+    teacher = build("resnet8", 3).eval()
+    student = build("resnet8", 3)
+    student.load_state_dict(teacher.state_dict())
+    images = torch.rand(2, 3, 16, 16)
+    net = Projected(student, teacher, side=map_side(teacher, 16), inner=0).eval()
+    torch.testing.assert_close(net(images), teacher(images))
+
+
+def test_without_a_projector_the_channels_must_be_the_teachers() -> None:
+    with pytest.raises(UserError, match=r"as many last channels as its teacher, not 64 for 128;"):
+        Projected(build("resnet8", 3), build("wrn-10-2", 3), side=4, inner=0)
+
+
 @pytest.mark.parametrize(
     ("inputs", "outputs", "most", "expected"),
     [
@@ -99,7 +124,7 @@ def test_a_student_is_read_with_the_width_that_its_card_names(tmp_path: Path) ->
         "mean": [0.5] * 3,
         "std": [0.5] * 3,
     }
-    for inner in (8, 32):
+    for inner in (0, 8, 32):
         net = Projected(build("resnet8", 3), build("wrn-10-1", 3), side=4, inner=inner).eval()
         joined = {"classifier_of": "wrn-10-1", "side": 4, "inner": inner}
         folder = tmp_path / str(inner)

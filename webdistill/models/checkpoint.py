@@ -47,7 +47,8 @@ class ProjectorCard(Section):
     classifier_of: Annotated[str, Field(description="the teacher's architecture")]
     side: Annotated[int, Field(ge=1, description="side of the maps that the projector sees")]
     inner: Annotated[
-        int | None, Field(ge=1, description="width of the projector; earlier versions: C_t / 2")
+        int | None,
+        Field(ge=0, description="width of the projector, 0 = none; earlier versions: C_t / 2"),
     ] = None
 
 
@@ -170,7 +171,9 @@ def construct(card: Card, folder: Path) -> Classifier:
     if card.projector is None:
         return net
     owner = _build(card.projector.classifier_of, card, folder)
-    inner = card.projector.inner or max(owner.channels // 2, 1)
+    inner = card.projector.inner
+    if inner is None:
+        inner = max(owner.channels // 2, 1)
     return Projected(net, owner, card.projector.side, inner)
 
 

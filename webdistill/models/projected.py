@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from webdistill.core.errors import UserError
 from webdistill.models.classifier import Classifier, average_to
 from webdistill.models.cost import parameters
 
@@ -52,8 +53,8 @@ class Projected(Classifier):
     """`backbone` without its own classifier, a projector, and frozen copies of the teacher's last layers.
 
     `side`: height and width of the maps that the projector sees; larger maps of the backbone are average-pooled to it.
-    `inner`: width of the projector, None = as many as `inner_width` allows for this backbone. Nothing else of the
-    teacher is kept.
+    `inner`: width of the projector, None = as many as `inner_width` allows for this backbone, 0 = no projector. Nothing
+    else of the teacher is kept. Raises UserError for 0 where backbone and teacher differ in channels.
     """
 
     def __init__(
@@ -67,7 +68,12 @@ class Projected(Classifier):
         if inner is None:
             inner = inner_width(width, teacher.channels, parameters(backbone))
         self.inner = inner
-        self.projector = projector(width, teacher.channels, inner)
+        if not inner and width != teacher.channels:
+            raise UserError(
+                f"projector_width = 0 needs a student with as many last channels as its teacher, not {width} for "
+                f"{teacher.channels}; set it to null or to a width"
+            )
+        self.projector = projector(width, teacher.channels, inner) if inner else nn.Identity()
         self.pooling, self.neck = copy.deepcopy(teacher.pooling), copy.deepcopy(teacher.neck)
         self.fc = copy.deepcopy(teacher.fc)
         for module in (self.pooling, self.neck, self.fc):
