@@ -56,9 +56,10 @@ def look(path: Path, ending: str) -> Layout:
         return Layout(None, names, header, rows[header:])
     quotes = header or delimiter != "\t"  # lists as Google's: a quote is a quote
     if header:
-        form = Form(delimiter, quotes, len(row))
+        form = Form(delimiter, quotes, len(row), len(_filled(row)))
         return Layout(form, row, True, _begin(path, form)[1:])
-    form = Form(delimiter, quotes, _usual_width(path, delimiter, quotes))
+    width = _usual_width(path, delimiter, quotes)
+    form = Form(delimiter, quotes, width, width)
     if form.width == 1:
         return Layout(None, ["1"], False, _begin(path, None))
     rows = _begin(path, form)
@@ -92,8 +93,11 @@ def sources(path: Path, layout: Layout, columns: Mapping[str, str]) -> dict[str,
     if len(addresses) != 1:
         raise _which(path, layout, addresses)
     made["url"] = [plain(addresses[0])]
-    if len(present) == 2 and "caption" not in made:
-        rest = [name for name in present if name != addresses[0] and name not in columns.values()]
+    said = list(present)
+    while len(said) > 2 and not any(map(str.strip, layout.peek(said[-1]))):
+        said.pop()  # what stands behind a comma at the end of every row
+    if len(said) == 2 and "caption" not in made:
+        rest = [name for name in said if name != addresses[0] and name not in columns.values()]
         made["caption"] = list(map(plain, rest))
     return {ours: found for ours, found in made.items() if found}
 
@@ -154,11 +158,17 @@ def _usual_width(path: Path, delimiter: str, quotes: bool) -> int:
         next(csv.reader([line], delimiter=delimiter), []) if quotes else line.split(delimiter)
         for line in texts
     ]
-    several = [row for row in rows if len(row) > 1]
+    several = [row for row in map(_filled, rows) if len(row) > 1]
     spaced = any(re.search(r'[\s"]', line) for line in texts)
-    if delimiter == "," and not spaced and 2 * sum(map(_is_cut, several)) >= len(several):
+    cut = 2 * sum(map(_is_cut, several)) >= len(several) if several else set(map(len, rows)) == {1}
+    if delimiter == "," and not spaced and cut:
         return 1
     return Counter(map(len, rows)).most_common(1)[0][0]
+
+
+def _filled(row: Sequence[str]) -> Sequence[str]:
+    """Without empty cells at its end."""
+    return row[: max((n for n, cell in enumerate(row, 1) if cell.strip()), default=0)]
 
 
 def _is_cut(row: Sequence[str]) -> bool:

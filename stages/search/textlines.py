@@ -54,11 +54,23 @@ class Lost:
 
 @dataclass(frozen=True)
 class Form:
-    """How a text list is written; `width`: cells of a row."""
+    """How a text list is written; `width`: cells of a row.
+
+    Cells at the end of a header that are empty name nothing, so a row need not have them: it has `least` or more.
+    """
 
     delimiter: str
     quotes: bool  # False: a quote is a quote
     width: int
+    least: int
+
+    def fitted(self, row: list[str]) -> list[str] | None:
+        """`width` cells; None for other numbers of them. Empty ones too many, as of a comma at the end, say nothing."""
+        if len(row) == self.width:
+            return row
+        if any(map(str.strip, row[self.width :])) or len(row) < self.least:
+            return None
+        return row[: self.width] + [""] * (self.width - len(row))
 
     def alone(self, line: str) -> list[str] | None:
         """The cells of one line, with quotes as they happen to be, or as letters like others; None for other widths."""
@@ -66,9 +78,10 @@ class Form:
             row = next(csv.reader([line], delimiter=self.delimiter), [])
         except csv.Error:
             row = []
-        if len(row) != self.width:
-            row = [_unquoted(cell) for cell in line.split(self.delimiter)]
-        return [cell.rstrip("\r\n") for cell in row] if len(row) == self.width else None
+        whole = self.fitted(row)
+        if whole is None:
+            whole = self.fitted([_unquoted(cell) for cell in line.split(self.delimiter)])
+        return [cell.rstrip("\r\n") for cell in whole] if whole else None
 
     def swallowed(self, line: tuple[int, str]) -> bool:
         """Whether a line within a cell of several lines looks like a row of its own."""
@@ -176,8 +189,9 @@ def cells(lines: Lines, form: Form, lost: Lost) -> Iterator[list[str]]:
             row = None
         between = lines.taken[1:-1] if len(lines.taken) > 2 else ()
         again = row is None or any(map(form.swallowed, between))
-        if row is not None and len(row) == form.width and not again and _is_text(lines):
-            yield row
+        whole = form.fitted(row) if row else None
+        if whole is not None and not again and _is_text(lines):
+            yield whole
         elif row != []:
             number, first = lines.taken[0]
             if again:
@@ -190,9 +204,12 @@ def cells(lines: Lines, form: Form, lost: Lost) -> Iterator[list[str]]:
 
 
 def whole_lines(lines: Lines, lost: Lost) -> Iterator[list[str]]:
-    """Rows of one cell, which is the line: commas in it separate nothing. Quotes around it go, # begins a comment."""
+    """Rows of one cell, which is the line: commas in it separate nothing, and one at its end nothing from nothing.
+
+    Quotes around it go, # begins a comment.
+    """
     for line in lines:
-        cell = line.strip()
+        cell = line.strip().rstrip(", \t")
         if cell and not _is_text(lines):
             lost.add(lines.taken[0][0])
         elif cell and cell[0] != "#":

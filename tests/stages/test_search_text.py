@@ -41,14 +41,13 @@ LAST = "http://a.example/9,a dog\n"
     [
         "http://a.example/2,a cat, asleep\n",
         "http://a.example/2\n",
-        "http://a.example/2,a cat,\n",
-        ",,,\n",
+        "http://a.example/2,a cat,,CC0\n",
         'http://a.example/2,"a "cat", "asleep"\n',
         b"http://a.example/2,caf\xe9\n",
         "x" * 3000 + "\n",
         '"' + "x" * 3000 + "\n",
     ],
-    ids=["long", "short", "comma at the end", "commas", "quotes", "latin-1", "endless", "both"],
+    ids=["long", "short", "empty between", "quotes", "latin-1", "endless", "both"],
 )  # fmt: skip
 def test_a_ragged_row_costs_that_row(
     tmp_path: Path, bad: str | bytes, monkeypatch: pytest.MonkeyPatch
@@ -60,6 +59,52 @@ def test_a_ragged_row_costs_that_row(
     assert local.lost()["a.csv"].lines == [3]
     assert len(list(local.rows())) == 2, "read again"
     assert local.lost()["a.csv"].count == 1
+
+
+@pytest.mark.parametrize("sign", [",", "\t", ";"])
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("url,caption", ["U1,a cat", "U2,a dog,", "U3,,", "U4,a cow, ,,", '"U5","a pig",']),
+        ("url,caption", ["U1,a cat,", "U2,a dog,", "U3,,", "U4,a cow,", "U5,a pig,"]),
+        ("url,caption,", ["U1,a cat", "U2,a dog,", "U3,", "U4,a cow,,", '"U5","a pig"']),
+        ("url,caption,,", ["U1,a cat,,", "U2,a dog,,", "U3,,,", "U4,a cow", "U5,a pig,,,"]),
+        ("", ["U1,a cat,", "U2,a dog,", "U3,,", "U4,a cow,", "U5,a pig,"]),
+        ("", ["U1,a cat", "U2,a dog,", "U3,", "U4,a cow,", "U5,a pig"]),
+    ],
+)
+def test_empty_cells_at_the_end_of_a_row_say_nothing(
+    tmp_path: Path, header: str, rows: list[str], sign: str
+) -> None:
+    if sign == ";" and not header:
+        return  # between addresses without a header it is no sign that we look for
+    text = "\r\n".join([header, *rows] if header else rows).replace("U", "http://a.example/")
+    local = read(tmp_path / ("a.tsv" if sign == "\t" else "a.csv"), text.replace(",", sign))
+    found = [(one.url[-1], one.caption) for one in local.rows()]
+    assert found == [("1", "a cat"), ("2", "a dog"), ("3", ""), ("4", "a cow"), ("5", "a pig")]
+    assert not local.lost()
+
+
+def test_an_unnamed_column_that_says_something_is_no_row_too_long(tmp_path: Path) -> None:
+    text = "url,caption,\nhttp://a.example/1,a cat,7\nhttp://a.example/2,a cat,7,8\n"
+    local = read(tmp_path / "a.csv", text)
+    assert [one.url for one in local.rows()] == ["http://a.example/1"]
+    assert local.lost()["a.csv"].lines == [3]
+    (one,) = read(tmp_path / "b.csv", "url,caption,licence\nhttp://a.example/1,a cat,CC0,,\n").rows()
+    assert (one.caption, one.licence) == ("a cat", "CC0")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.txt", "headed.csv", "headed.txt"])
+def test_a_comma_at_the_end_of_an_address_separates_it_from_nothing(
+    tmp_path: Path, name: str
+) -> None:
+    head = "url\n" if name.startswith("headed") else ""
+    lines = "http://a.example/1.jpg,\nhttp://a.example/b,c.jpg,\nhttp://a.example/2.jpg\n"
+    found = urls(tmp_path / name, head + lines)
+    assert found == [f"http://a.example/{one}" for one in ("1.jpg", "b,c.jpg", "2.jpg")]
+    quoted = '"http://a.example/1.jpg",\n"http://a.example/b,c.jpg" ,\n'
+    found = urls(tmp_path / name, head + quoted)
+    assert found == ["http://a.example/1.jpg", "http://a.example/b,c.jpg"]
 
 
 def test_quotes_that_nobody_closes_swallow_no_rows(tmp_path: Path) -> None:
