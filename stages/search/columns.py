@@ -13,13 +13,18 @@ from webdistill.core.errors import UserError
 # Our column -> names that mean it, in lower case without signs. The first group with a match decides; two matches
 # in one group are a question to the user. A cell that is empty there is filled from the groups after it, but for the
 # address: a path is no second best of an address.
+OF_PICTURES = (  # beside one of these `url` is the page, as in iNaturalist's exports
+    (
+        "imageurl", "imgurl", "imageuri", "imagelink", "imglink", "imagesrc", "imgsrc", "photoimageurl", "contenturl",
+        "mediaurl",
+    ),
+    ("imageurls", "imgurls"),
+)  # fmt: skip
 NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "url": (
-        (
-            "url", "imageurl", "imgurl", "imagelink", "photoimageurl", "contenturl", "originalurl", "downloadurl",
-            "accessuri", "mediaurl",
-        ),
-        ("fileurl", "photourl", "pictureurl", "urls", "imageurls", "imgurls"),
+        *OF_PICTURES,
+        ("url", "originalurl", "downloadurl", "accessuri"),
+        ("fileurl", "photourl", "pictureurl", "urls"),
         ("identifier",),
         ("path", "filepath", "imagepath", "filename", "imagefile", "imagefilename", "file"),
     ),
@@ -91,6 +96,8 @@ def assign(
                 f"search.columns.{ours}: {path} has no column '{theirs}'; it has {', '.join(present)}"
             )
     free = [name for name in present if name not in columns.values() and _is_meant(name, peek)]
+    if any(letters(name) == "url" and _has_addresses(name, peek) for name in free):
+        free = [name for name in free if not _names_pictures(name) or _may_have(name, peek)]
     for ours in TEXTS:
         named = columns.get(ours)
         groups = [[named]] if named is not None else _groups(ours, free)
@@ -99,6 +106,9 @@ def assign(
         if len(groups[0]) > 1:
             raise UserError(ambiguous(path, ours, groups[0]))
         chosen[ours] = [group[0] for group in groups][: 1 if ours == "url" else None]
+    pages = [name for name in free if letters(name) == "url"]
+    if pages and "landing_page" not in columns and _names_pictures(chosen["url"][0]):
+        chosen["landing_page"] = [*chosen.get("landing_page", []), pages[0]]
     return chosen
 
 
@@ -124,10 +134,13 @@ def no_address(path: Path, present: Sequence[str], peek: Peek) -> UserError:
 
 
 def _groups(ours: str, present: Sequence[str]) -> list[list[str]]:
-    first = [[ours]] if ours in present else []
-    others = [name for name in present if name != ours]
-    found = [[name for name in others if letters(name) in group] for group in NAMES[ours]]
-    return first + list(filter(None, found))
+    """Ours itself goes before the others of its group."""
+    found: list[list[str]] = []
+    for group in NAMES[ours]:
+        here = [name for name in present if letters(name) in group]
+        first = [name for name in here if name == ours]
+        found += [first, [name for name in here if name != ours]]
+    return list(filter(None, found))
 
 
 @lru_cache(maxsize=1000)
@@ -138,6 +151,15 @@ def letters(name: str) -> str:
 
 def _is_meant(name: str, peek: Peek) -> bool:
     return letters(name) not in DOUBTFUL or _has_addresses(name, peek)
+
+
+def _names_pictures(name: str) -> bool:
+    return any(letters(name) in group for group in OF_PICTURES)
+
+
+def _may_have(name: str, peek: Peek) -> bool:
+    """Whether addresses are in it, as far as can be told."""
+    return not peek(name) or _has_addresses(name, peek)
 
 
 def _has_addresses(name: str, peek: Peek) -> bool:

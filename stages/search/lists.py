@@ -193,7 +193,9 @@ def _values(chosen: Mapping[str, Sequence[Source]], row: Mapping[str, Any]) -> d
 
 
 def _first_cells(file: pq.ParquetFile, name: str) -> list[str]:
-    if not pa.types.is_string(file.schema_arrow.field(name).type):
+    kind = file.schema_arrow.field(name).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return []
     batch = next(file.iter_batches(batch_size=SEEN, columns=[name]), None)
     return list(map(text, _cells(batch.column(0), None))) if batch is not None else []

@@ -51,7 +51,10 @@ def test_quotes_tabs_and_newlines(tmp_path: Path) -> None:
         ("uid,url,text,original_width,original_height,sha256", "url", "text"),  # DataComp
         ("url,key,status,error_message,caption,width,exif", "url", "caption"),  # img2dataset
         ("image_url,Alt Text", "image_url", "Alt Text"),
-        ("id,url,image_url,title,description", "url", "description"),  # ours goes before all
+        ("id,url,image_url,title,description", "image_url", "description"),  # iNaturalist's export
+        ("URL,img_url,text", "img_url", "text"),
+        ("url,image_urls,thumbnail_url,title", "image_urls", "title"),  # Scrapy
+        ("url,thumbnail_url,download_url,title", "url", "title"),  # ours goes before the others of its group
         ("image,caption", "image", "caption"),  # Flickr8k: file names
         ("file_name,text", "file_name", "text"),  # Hugging Face image folders
         ("Path,URL,Title", "URL", "Title"),
@@ -86,10 +89,42 @@ def test_columns_named_by_the_user_go_first(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_meaning_are_a_question(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", "URL,img_url,text\n1,2,3\n")
-    with pytest.raises(UserError, match=r"URL and img_url could each be the url; .*{url: URL}"):
+    path = write(tmp_path / "a.csv", "image_url,img_url,text\n1,2,3\n")
+    with pytest.raises(
+        UserError, match=r"image_url and img_url could each be the url; .*{url: image_url}"
+    ):
         rows(path)
     assert rows(path, {"url": "img_url"})[0].url == "2"
+
+
+PAGE, PICTURE = "http://a.example/observations/1", "http://a.example/1/medium.jpg"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "large.parquet"])
+def test_beside_the_address_of_a_picture_url_is_its_page(tmp_path: Path, name: str) -> None:
+    def first(columns: Mapping[str, str] | None = None, **cells: str) -> tuple[str, str]:
+        path = tmp_path / name
+        if name == "a.csv":
+            write(path, f"{','.join(cells)}\n{','.join(cells.values())}\n")
+        elif name == "a.jsonl":
+            write(path, json.dumps(cells))
+        else:
+            kind = pa.string() if name == "a.parquet" else pa.large_string()
+            table = pa.table({key: pa.array([cell], kind) for key, cell in cells.items()})
+            pq.write_table(table, path)
+        (one,) = rows(path, columns)
+        return one.url, one.landing_page
+
+    export = {"id": "1", "url": PAGE, "image_url": PICTURE, "sound_url": ""}
+    assert first(**export) == (PICTURE, PAGE)
+    assert first({"url": "image_url"}, **export) == (PICTURE, PAGE)
+    assert first({"landing_page": "id"}, **export) == (PICTURE, "1")
+    assert first(**export, page_url="") == (PICTURE, PAGE)
+    assert first(**export, page_url="http://a.example/p") == (PICTURE, "http://a.example/p")
+    assert first({"url": "url"}, **export) == (PAGE, "")
+    for empty in ("", "1.jpg"):
+        assert first(url=PICTURE, image_url=empty) == (PICTURE, ""), "the only addresses"
+    assert first(url=PICTURE, references=PAGE) == (PICTURE, PAGE)
 
 
 def test_without_a_header_the_address_is_found_by_its_look(tmp_path: Path) -> None:
