@@ -54,7 +54,11 @@ def test_quotes_tabs_and_newlines(tmp_path: Path) -> None:
         ("id,url,image_url,title,description", "image_url", "description"),  # iNaturalist's export
         ("URL,img_url,text", "img_url", "text"),
         ("url,image_urls,thumbnail_url,title", "image_urls", "title"),  # Scrapy
-        ("url,thumbnail_url,download_url,title", "url", "title"),  # ours goes before the others of its group
+        (
+            "url,thumbnail_url,download_url,title",
+            "url",
+            "title",
+        ),  # ours goes before the others of its group
         ("image,caption", "image", "caption"),  # Flickr8k: file names
         ("file_name,text", "file_name", "text"),  # Hugging Face image folders
         ("Path,URL,Title", "URL", "Title"),

@@ -90,7 +90,9 @@ def test_an_unnamed_column_that_says_something_is_no_row_too_long(tmp_path: Path
     local = read(tmp_path / "a.csv", text)
     assert [one.url for one in local.rows()] == ["http://a.example/1"]
     assert local.lost()["a.csv"].lines == [3]
-    (one,) = read(tmp_path / "b.csv", "url,caption,licence\nhttp://a.example/1,a cat,CC0,,\n").rows()
+    (one,) = read(
+        tmp_path / "b.csv", "url,caption,licence\nhttp://a.example/1,a cat,CC0,,\n"
+    ).rows()
     assert (one.caption, one.licence) == ("a cat", "CC0")
 
 

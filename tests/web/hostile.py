@@ -88,8 +88,8 @@ class State:
 
 @lru_cache
 def bomb() -> bytes:
-    """64 MiB of zeros in 64 KiB."""
-    return gzip.compress(bytes(64 * MIB), 6)
+    """32 MiB of zeros in 32 KiB."""
+    return gzip.compress(bytes(32 * MIB), 6)
 
 
 class Exchange:
@@ -229,6 +229,13 @@ class Exchange:
                 await asyncio.sleep(60)
             case "bomb":
                 await self.answer(200, bomb(), Content_Encoding="gzip")
+            case "bomb-within":
+                await self.answer(200, gzip.compress(bomb()), Content_Encoding="gzip, gzip")
+            case "bomb-of-nothing":  # no byte is in so many empty blocks
+                blocks = gzip.compress(b"\0\0\0\xff\xff" * (32 * MIB // 5))
+                await self.answer(
+                    200, gzip.compress(blocks), Content_Encoding="deflate, gzip, gzip"
+                )
             case "packed":
                 await self.answer(200, gzip.compress(BODY), Content_Encoding="gzip")
             case "broken-pack":
@@ -254,6 +261,14 @@ class Exchange:
             await self.answer(200, ROBOTS[name])
         elif name.startswith("status-"):
             await self.answer(int(name.removeprefix("status-")))
+        elif name in ("packed", "packed-twice"):
+            times = 2 if name == "packed-twice" else 1
+            body = ROBOTS["deny"]
+            for _ in range(times):
+                body = gzip.compress(body)
+            await self.answer(200, body, Content_Encoding=", ".join(["gzip"] * times))
+        elif name == "packed-in-br":
+            await self.answer(200, b"\0", Content_Encoding="br")
         elif name == "moved":
             await self.answer(
                 301, Location=f"http://deny.test:{self.host.partition(':')[2]}/robots.txt"

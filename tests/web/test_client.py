@@ -67,7 +67,9 @@ def test_nobody_listens(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("loopback")
-@pytest.mark.parametrize("path", ["endless", "endless-chunks", "announced", "bomb"])
+@pytest.mark.parametrize(
+    "path", ["endless", "endless-chunks", "announced", "bomb", "bomb-within", "bomb-of-nothing"]
+)
 def test_the_cap_counts_decoded_bytes_and_memory_stays_flat(
     server: Server, ask: Ask, path: str
 ) -> None:
@@ -77,7 +79,7 @@ def test_the_cap_counts_decoded_bytes_and_memory_stays_flat(
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (reply.status, reply.http_status, reply.data) == ("too_large", 200, b"")
-    assert peak < 4 << 20, "the bomb holds 64 MiB, the streams have no end"
+    assert peak < 4 << 20, "the bombs hold 32 MiB, the streams have no end"
 
 
 @pytest.mark.usefixtures("loopback")

@@ -89,7 +89,18 @@ READ = {
     "/continue": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + whole(),
     "/chunked": OK + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS, "/1.0": b"HTTP/1.0 200 OK\r\n\r\n" + BODY,
     "/gzip": whole(b"Content-Encoding: gzip", body=gzip.compress(BODY)), "/utf-8": whole(b"Content-Encoding: utf-8"),
-    "/none": whole(b"Content-Encoding: none"),
+    "/none": whole(b"Content-Encoding: none"), "/x-gzip": whole(b"Content-Encoding: X-GZip", body=gzip.compress(BODY)),
+    "/twice": whole(b"Content-Encoding: gzip, gzip", body=gzip.compress(gzip.compress(BODY))),
+    "/two-lines": whole(b"Content-Encoding: gzip", b"content-encoding: GZIP", body=gzip.compress(gzip.compress(BODY))),
+    "/mixed": whole(b"Content-Encoding: deflate,,identity, gzip ,", body=gzip.compress(zlib.compress(BODY))),
+    "/thrice-packed": whole(b"Content-Encoding: gzip, deflate, gzip",
+        body=gzip.compress(zlib.compress(gzip.compress(BODY)))),
+    "/stored-on-aws": whole(b"Content-Encoding: gzip,aws-chunked", body=gzip.compress(BODY)),
+    "/joined": whole(b"Content-Encoding: gzip",
+        body=gzip.compress(BODY[:99]) + gzip.compress(b"") + gzip.compress(BODY[99:])),
+    "/padded": whole(b"Content-Encoding: gzip", body=gzip.compress(BODY) + bytes(9)),
+    "/chunked-gzip": OK + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"".join(b"1\r\n%c\r\n" % byte for byte in gzip.compress(BODY)) + b"0\r\n\r\n",
     "/raw": whole(b"Content-Encoding: deflate", body=zlib.compress(BODY)[2:-4]),
     "/no-reason": b"HTTP/1.1 200\r\n" + LENGTH + b"\r\n" + BODY,
 }  # fmt: skip
@@ -122,6 +133,15 @@ REFUSED = {
     whole(b"no header"): "ClientResponseError: Invalid header token",
     whole(b"X : http://secret.example/"): "ClientResponseError: Invalid header token",
     whole(b"Content-Encoding: gzip"): "ClientPayloadError: Can not decode content-encoding",
+    whole(b"Content-Encoding: deflate", body=zlib.compress(BODY)[:-9]):
+        "ClientPayloadError: Can not decode content-encoding",
+    whole(b"Content-Encoding: gzip, gzip", body=gzip.compress(BODY)):
+        "ClientPayloadError: Can not decode content-encoding",
+    whole(b"Content-Encoding: br"): "ClientPayloadError: content-encoding br is not read here",
+    whole(b"Content-Encoding: zstd, gzip"): "ClientPayloadError: content-encoding zstd is not read here",
+    whole(b"Content-Encoding: " + b"gzip, " * 4): "ClientPayloadError: more than 3 layers of content-encoding",
+    whole(b"Content-Encoding: gzip", body=gzip.compress(b"") * 1001):
+        "ClientPayloadError: more than 1000 members in content-encoding",
     OK + b"Content-Length: 2048\r\n\r\n" + BODY: "ClientPayloadError: Not enough data to satisfy content length header",
     OK + b"Transfer-Encoding: chunked\r\n\r\n400\r\n" + BODY:
         "ClientPayloadError: Not enough data to satisfy transfer length header",

@@ -37,7 +37,7 @@ def test_without_usable_rules_all_is_allowed(server: Server, ask: Ask, host: str
     assert server.asked["/robots.txt"] == (6 if host == "circle" else 1)
 
 
-@pytest.mark.parametrize("host", ["deny", "moved", "bom"])
+@pytest.mark.parametrize("host", ["deny", "moved", "bom", "packed", "packed-twice"])
 def test_what_is_disallowed_is_not_asked_for(server: Server, ask: Ask, host: str) -> None:
     (reply,) = ask(server.at(f"{host}.test") + "/ok", robots=True)
     assert (reply.status, reply.robots, reply.http_status) == ("robots", "disallowed", 0)
@@ -108,6 +108,7 @@ def test_robots_txt_is_followed_over_five_redirects(server: Server, ask: Ask) ->
     [
         ("status-500", "robots", 500), ("status-503", "robots", 503), ("status-429", "rate_limited", 429),
         ("hung", "timeout", 0), ("dropping", "connection_error", 0), ("inward", "not_public", 0),
+        ("packed-in-br", "connection_error", 0),
     ],
 )  # fmt: skip
 def test_rules_that_cannot_be_had_forbid_everything(

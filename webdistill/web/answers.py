@@ -6,6 +6,7 @@ import aiohttp
 from yarl import URL
 
 from webdistill.web.clock import Clock
+from webdistill.web.codings import Packed
 from webdistill.web.hosts import SMALL, Turn, retry_after
 from webdistill.web.optout import opt_out
 from webdistill.web.reply import Reply, WebStatus
@@ -47,21 +48,26 @@ async def read_body(
 ) -> bytes | None:
     """The decoded body, with `cut` its first `cap` bytes; else None as soon as it exceeds them.
 
-    The rest of an endless one stays where it is.
+    The rest of an endless one stays where it is. Raises aiohttp.ClientPayloadError where it cannot be decoded.
     """
     if not cut and (response.content_length or 0) > cap:
         return None
-    stream = response.content
+    stream, packed = response.content, Packed(response.headers, cap)
     data = await stream.readany()
-    if len(data) <= min(SMALL, cap) and stream.at_eof():  # it came in one piece
+    if not packed and len(data) <= min(SMALL, cap) and stream.at_eof():  # it came in one piece
         return data
-    body = bytearray(data)
+    body = bytearray()
     while True:
-        if len(body) > cap:
-            return bytes(body[:cap]) if cut else None
-        if len(body) > SMALL:
-            with clock.stopped():
-                await turn.grow()
+        for piece in packed.unpack(data):
+            body += piece
+            if len(body) > cap:
+                return bytes(body[:cap]) if cut else None
+            if len(body) > SMALL:
+                with clock.stopped():
+                    await turn.grow()
+        if packed.beyond:
+            return None
         if stream.at_eof():
+            packed.finish()
             return bytes(body)
-        body += await stream.readany()
+        data = await stream.readany()

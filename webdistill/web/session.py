@@ -43,6 +43,7 @@ def open_session(agent: str, names: AbstractResolver, door: Door) -> aiohttp.Cli
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,  # a proxy would resolve and connect behind our back
         middlewares=(_once,),
+        auto_decompress=False,  # codings.py does, layer by layer
         max_line_size=LONGEST_HEAD,
         max_field_size=LONGEST_HEAD,
         max_headers=LONGEST_HEAD,
