@@ -122,6 +122,14 @@ def test_spellings_of_one_address(spelling: str) -> None:
     assert sameness(spelling) == "a.example/Caf%C3%A9(1).jpg?a=1"
 
 
+def test_an_empty_query_is_none() -> None:
+    for end in ("", "?", "#", "?#", "#?", "?&", "?&&#", "?&utm_source=1&", "?token=1&"):
+        assert sameness(f"http://a.example/x{end}") == "a.example/x"
+        assert sameness(f"http://a.example{end}") == "a.example/"
+    for query in ("a=1&b", "a=1&b&", "&a=1&&b", "a=1&amp;&b#"):
+        assert sameness(f"http://a.example/x?{query}") == "a.example/x?a=1&b"
+
+
 def test_a_space_in_a_query_has_three_spellings_and_a_plus_one() -> None:
     spaces = {sameness(f"http://a.example/?q=a{space}b") for space in ("+", "%20", " ")}
     assert spaces == {"a.example/?q=a+b"}

@@ -16,9 +16,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from multidict import CIMultiDictProxy
 
 GZIP = frozenset({"gzip", "x-gzip"})
-UNREAD = frozenset(
-    {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
-)  # which need a library more
+UNREAD = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})  # need other libraries
 MOST = 3  # codings of one body
 MEMBERS = 1000  # of one gzip stream
 PIECE = 64 << 10  # bytes that are unpacked at a time

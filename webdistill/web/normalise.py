@@ -92,6 +92,7 @@ def unescape(text: str) -> str:
 def sameness(url: str) -> str:
     """Equal for all spellings of one address: http or https, any escapes, with or without tracking parameters.
 
+    A query without a key is none: `?`, and `&` at its end or twice.
     For comparing alone, never for asking. A local path is its own.
     """
     scheme, _, rest = normalise_url(url).partition("://")
@@ -101,6 +102,7 @@ def sameness(url: str) -> str:
     path, mark, query = rest.partition("?")
     if mark and TRACKED.search(query):
         query = _without(query, lambda key: TRACKING.fullmatch(unquote_plus(key).strip()))
+    query = "&".join(filter(None, query.split("&")))
     path = _one_spelling(without_dots(f"/{path}").removeprefix("/"))
     query = _one_spelling(query, query=True).replace("%20", "+")  # a space in either spelling
     return f"{ascii_host(host)}{slash}{path}{'?' + query if query else ''}"

@@ -107,6 +107,14 @@ def test_an_address_that_brought_no_image_says_why(build: Build, ask: Any) -> No
     assert "opt-out noai" in flat(ask("https://c.example.net/7.jpg")[1])
 
 
+def test_an_address_may_be_spelt_otherwise(build: Build, ask: Any) -> None:
+    build()
+    code, shown, _ = ask("https://a.example.org/1.jpg")
+    for other in ("http://a.example.org/1.jpg?", "//A.example.org/%31.jpg?utm_source=x#top"):
+        assert ask(other)[:2] == (code, shown)
+    assert ask("https://a.example.org/1.jpg?x=1")[0] != code
+
+
 STAGES = ("search", "fetch", "embed", "filter", "score", "select", "prototypes", "distill")
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from webdistill.commands.provenance.identify import Named
 from webdistill.commands.provenance.rows import Hit, Row, begins, equal, find, header, take
 from webdistill.core.errors import UserError
+from webdistill.web.normalise import sameness
 
 CANDIDATES, LEDGER, POOL = "search/candidates.parquet", "fetch/ledger.parquet", "fetch/pool"
 SCORES, TEACHER = "embed/scores.parquet", "score/teacher"
@@ -107,6 +108,7 @@ def _candidates_named(data: Path, wanted: Named) -> list[Placed]:
     path = ledger if ledger.is_file() else candidates
     if not rows and wanted.kind != "sha256" and path.is_file():
         rows = list(find(path, ["url", "file"], _addressed(wanted)))
+        rows = rows or list(find(path, ["url"], _spelt_otherwise(wanted)))
     return rows
 
 
@@ -119,6 +121,17 @@ def _addressed(wanted: Named) -> Hit:
         return pc.or_kleene(
             pc.is_in(table.column("url"), value_set=known), pc.is_in(whole, value_set=known)
         )
+
+    return hit
+
+
+def _spelt_otherwise(wanted: Named) -> Hit:
+    """Rows with another spelling of this address, such as without the `?` at its end."""
+    known = sameness(wanted.value)
+
+    def hit(table: pa.Table) -> pa.ChunkedArray:
+        mask = [sameness(url) == known for url in table.column("url").to_pylist()]
+        return pa.chunked_array([pa.array(mask, pa.bool_())])
 
     return hit
 
