@@ -7,8 +7,17 @@ import binascii
 import math
 import re
 
+# What comes along when an address is copied out of a page or a chat: signs that nobody sees, and marks around it.
+UNSEEN = "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+MARKS = re.compile(
+    f"^[\\s{UNSEEN}\u201c-\u201f\u00ab\u2039]+|[\\s{UNSEEN}\u201c-\u201f\u00bb\u203a]+$"
+)
 # An address of the web, also one that leaves the protocol to the page it stood on.
-WEB = re.compile(r"\s*(?:https?://|//[^\s/]+\.[^\s/])", re.IGNORECASE)
+WEB = re.compile(rf"[\s{UNSEEN}]*(?:https?://|//[^\s/]+\.[^\s/])", re.IGNORECASE)
+# One that stands in brackets or quotes: `cat.jpg (https://...)` of Airtable, Markdown, HTML, formulas.
+WITHIN = re.compile(
+    r"""[("'](https?://[^\s"'<>()]+(?:\([^\s"'<>()]*\)[^\s"'<>()]*)*)[)"']""", re.IGNORECASE
+)
 # Between two addresses in one cell: whatever people put there, before an address that begins anew.
 BETWEEN = re.compile(r"""['"\]]*[\s,;|]+['"\[]*(?=https?://)""", re.IGNORECASE)
 AROUND = frozenset(
@@ -55,12 +64,18 @@ def known(ours: str, value: object) -> str:
 def addresses(value: object) -> list[str]:
     """The addresses or paths in one cell; several only where each is one of the web, or the cell is a list."""
     if not isinstance(value, str) and isinstance(value, (list, tuple)):
-        several = (addresses(one) if isinstance(one, str) else [text(one)] for one in value)
+        several = (addresses(one) if isinstance(one, str | dict) else [text(one)] for one in value)
         found = [one for inner in several for one in inner]
         return list(dict.fromkeys(filter(None, found))) or [""]
+    if isinstance(value, dict):  # as {"src": ...}, {"url": ..., "width": ...}
+        value = next((it for it in value.values() if isinstance(it, str) and WEB.match(it)), "")
     cell = text(value)
     if "//" not in cell:
         return [cell]
+    if WEB.match(bare := MARKS.sub("", cell)):
+        cell = bare
+    elif within := WITHIN.findall(cell):
+        return list(dict.fromkeys(within))
     if f"{cell[:1]}{cell[-1:]}" in AROUND and WEB.match(inner := cell[1:-1].strip("'\" ")):
         cell = inner
     return BETWEEN.split(cell) if WEB.match(cell) else [cell]

@@ -15,7 +15,7 @@ from pathlib import Path
 from stages.search.cells import WEB
 from stages.search.columns import assign, matching, no_address
 from stages.search.datasets import Source, headerless, plain, special
-from stages.search.textlines import Form, Lines, Lost, cells, whole_lines
+from stages.search.textlines import Form, Lines, Lost, cells, dialect, whole_lines
 from webdistill.core.errors import UserError
 
 SEEN = 100  # rows that are looked at
@@ -122,6 +122,8 @@ def _delimiter(first: str, ending: str) -> str:
     for sign in ";|":
         if header and first.count(sign) > first.count(","):
             return sign
+        if not header and ending == ".csv" and -1 < first.find(sign) < (first + ",").find(","):
+            return sign
     if ending == ".txt":
         return "," if header and "," in first and matching("url", next(csv.reader([first]))) else ""
     return "," if ending == ".csv" or header else "\t"
@@ -148,20 +150,20 @@ def _texts(path: Path) -> list[str]:
 
 def _first_row(path: Path, delimiter: str) -> list[str]:
     with Lines(path) as lines:
-        return next((row for row in csv.reader(lines, delimiter=delimiter) if row), [])
+        return next((row for row in csv.reader(lines, **dialect(delimiter)) if row), [])
 
 
 def _usual_width(path: Path, delimiter: str, quotes: bool) -> int:
     """How many cells the rows of a list without a header have; 1 where the commas are parts of addresses."""
     texts = _texts(path)
     rows = [
-        next(csv.reader([line], delimiter=delimiter), []) if quotes else line.split(delimiter)
+        next(csv.reader([line], **dialect(delimiter)), []) if quotes else line.split(delimiter)
         for line in texts
     ]
     several = [row for row in map(_filled, rows) if len(row) > 1]
     spaced = any(re.search(r'[\s"]', line) for line in texts)
     cut = 2 * sum(map(_is_cut, several)) >= len(several) if several else set(map(len, rows)) == {1}
-    if delimiter == "," and not spaced and cut:
+    if cut and (delimiter in ";|" or (delimiter == "," and not spaced)):
         return 1
     return Counter(map(len, rows)).most_common(1)[0][0]
 

@@ -94,8 +94,9 @@ def list_rows(
     ) as error:  # fmt: skip
         raise _unreadable(path, error) from None
     if lost.count and row < 0:
+        hint = "; JSON must be one object a line" if ending(name) in (".jsonl", ".ndjson") else ""
         raise UserError(
-            f"search.local: cannot read {path}: not one row is as its first ({lost.where()})"
+            f"search.local: cannot read {path}: not one row is as its first ({lost.where()}){hint}"
         )
 
 
@@ -127,6 +128,8 @@ def _text(path: Path, kind: str, columns: Mapping[str, str], lost: Lost) -> Rows
             for ours, several in chosen.items()
         }
         for row in rows:
+            if layout.header and list(map(str.strip, row)) == list(layout.names):
+                continue  # lists that were joined
             yield (
                 {
                     ours: [make([row[at] for at in places]) for make, places in several]
@@ -195,7 +198,8 @@ def _values(chosen: Mapping[str, Sequence[Source]], row: Mapping[str, Any]) -> d
 def _first_cells(file: pq.ParquetFile, name: str) -> list[str]:
     kind = file.schema_arrow.field(name).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    checks = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
+    if not any(check(kind) for check in checks):
         return []
     batch = next(file.iter_batches(batch_size=SEEN, columns=[name]), None)
     return list(map(text, _cells(batch.column(0), None))) if batch is not None else []

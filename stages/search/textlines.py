@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from stages.search.cells import WEB
 
@@ -27,9 +27,10 @@ LONGEST = 1 << 22  # characters of a record
 MOST_LINES = 1000  # of a record: a quote that is open for longer was never meant to be closed
 SHOWN = 5  # line numbers that people are told
 PREFACE = re.compile(
-    r"\s*(?:#.*|sep=.)?\s*", re.DOTALL
+    r"\s*(?:#.*|(\"?)sep=.\1)?\s*", re.DOTALL
 )  # lines before a list begins: notes, and Excel's mark
 UNREADABLE = "\udc80"  # stands for a line that is too long; no text, so that its row is left out
+AROUND = " \t\r\n\x1e[],"  # objects: RFC 7464 begins each with a sign of its own
 PACKED = (".gz", ".bz2", ".xz")
 
 
@@ -52,6 +53,18 @@ class Lost:
         return f"line{'s' if self.count > 1 else ''} {', '.join(map(str, self.lines))}{more}"
 
 
+class Dialect(TypedDict):
+    """What csv.reader is told."""
+
+    delimiter: str
+    skipinitialspace: bool
+
+
+def dialect(delimiter: str) -> Dialect:
+    """People write a space behind a comma, also before a quote."""
+    return {"delimiter": delimiter, "skipinitialspace": True}
+
+
 @dataclass(frozen=True)
 class Form:
     """How a text list is written; `width`: cells of a row.
@@ -64,6 +77,11 @@ class Form:
     width: int
     least: int
 
+    @property
+    def dialect(self) -> Dialect:
+        """For csv.reader."""
+        return dialect(self.delimiter)
+
     def fitted(self, row: list[str]) -> list[str] | None:
         """`width` cells; None for other numbers of them. Empty ones too many, as of a comma at the end, say nothing."""
         if len(row) == self.width:
@@ -75,7 +93,9 @@ class Form:
     def alone(self, line: str) -> list[str] | None:
         """The cells of one line, with quotes as they happen to be, or as letters like others; None for other widths."""
         try:
-            row = next(csv.reader([line], delimiter=self.delimiter), [])
+            row = next(csv.reader([line], **self.dialect), [])
+            if self.fitted(row) is None and '\\"' in line:  # as Spark and MySQL write a quote
+                row = next(csv.reader([line], escapechar="\\", **self.dialect), [])
         except csv.Error:
             row = []
         whole = self.fitted(row)
@@ -174,7 +194,7 @@ def cells(lines: Lines, form: Form, lost: Lost) -> Iterator[list[str]]:
     """Rows of `form.width` cells; what has no such form is counted in `lost`, blank lines are passed by."""
     reader = csv.reader(
         lines,
-        delimiter=form.delimiter,
+        **form.dialect,
         strict=True,
         quoting=csv.QUOTE_MINIMAL if form.quotes else csv.QUOTE_NONE,
     )
@@ -219,10 +239,10 @@ def whole_lines(lines: Lines, lost: Lost) -> Iterator[list[str]]:
 
 
 def objects(lines: Lines, lost: Lost) -> Iterator[dict[str, Any]]:
-    """JSON objects, one a line."""
+    """JSON objects, one a line, also where the lines make an array."""
     for line in lines:
-        if line.strip():
-            found = _object(line) if _is_text(lines) else None
+        if written := line.strip(AROUND):
+            found = _object(written) if _is_text(lines) else None
             if found is None:
                 lost.add(lines.taken[0][0])
             else:

@@ -104,8 +104,15 @@ def test_two_columns_of_one_meaning_are_a_question(tmp_path: Path) -> None:
 PAGE, PICTURE = "http://a.example/observations/1", "http://a.example/1/medium.jpg"
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "large.parquet"])
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.jsonl", "a.parquet", "large.parquet", "view.parquet", "dictionary.parquet"]
+)
 def test_beside_the_address_of_a_picture_url_is_its_page(tmp_path: Path, name: str) -> None:
+    kinds = {
+        "a.parquet": pa.string(), "large.parquet": pa.large_string(), "view.parquet": pa.string_view(),
+        "dictionary.parquet": pa.dictionary(pa.int32(), pa.string()),
+    }  # fmt: skip
+
     def first(columns: Mapping[str, str] | None = None, **cells: str) -> tuple[str, str]:
         path = tmp_path / name
         if name == "a.csv":
@@ -113,7 +120,7 @@ def test_beside_the_address_of_a_picture_url_is_its_page(tmp_path: Path, name: s
         elif name == "a.jsonl":
             write(path, json.dumps(cells))
         else:
-            kind = pa.string() if name == "a.parquet" else pa.large_string()
+            kind = kinds[name]
             table = pa.table({key: pa.array([cell], kind) for key, cell in cells.items()})
             pq.write_table(table, path)
         (one,) = rows(path, columns)

@@ -109,6 +109,39 @@ def test_a_comma_at_the_end_of_an_address_separates_it_from_nothing(
     assert found == ["http://a.example/1.jpg", "http://a.example/b,c.jpg"]
 
 
+@pytest.mark.parametrize(
+    "row",
+    ['U, "a ""cat"", asleep"', 'U,"a \\"cat\\", asleep"', '"U", "a \\"cat\\", asleep"', '"U" ,"a ""cat"", asleep"'],
+)  # fmt: skip
+def test_quotes_as_people_and_programs_write_them(tmp_path: Path, row: str) -> None:
+    text = HEAD + GOOD + row.replace("U", "http://a.example/2") + "\n" + LAST
+    local = read(tmp_path / "a.csv", text)
+    found = [(one.url, one.caption) for one in local.rows()]
+    assert found[1:2] == [("http://a.example/2", 'a "cat", asleep')]
+    assert (len(found), local.lost()) == (3, {})
+
+
+def test_lists_that_were_joined_name_their_columns_again(tmp_path: Path) -> None:
+    assert urls(tmp_path / "a.csv", HEAD + GOOD + HEAD + LAST) == [
+        "http://a.example/1",
+        "http://a.example/9",
+    ]
+    assert urls(tmp_path / "a.txt", "url\nhttp://a.example/1\nurl\nhttp://a.example/2\n") == [
+        "http://a.example/1",
+        "http://a.example/2",
+    ]
+
+
+@pytest.mark.parametrize("sign", ";|")
+def test_without_a_header_other_signs_separate_too(tmp_path: Path, sign: str) -> None:
+    rows = ["http://a.example/1.jpg,a cat, asleep", "http://a.example/2.jpg,a dog, awake"]
+    text = "\n".join(row.replace(",", sign, 1) for row in rows)
+    found = [(one.url, one.caption) for one in read(tmp_path / "a.csv", text).rows()]
+    assert found == [tuple(row.split(",", 1)) for row in rows]
+    addresses = [f"http://a.example/{n}.jpg{sign}jsessionid={n}?a, b" for n in range(3)]
+    assert urls(tmp_path / "b.csv", "\n".join(addresses)) == addresses
+
+
 def test_quotes_that_nobody_closes_swallow_no_rows(tmp_path: Path) -> None:
     rows = [f"http://a.example/{n},a {'cat' if n % 7 else chr(34)}\n" for n in range(3000)]
     rows[100] = 'http://a.example/100,"a cat\n'
@@ -164,7 +197,7 @@ def test_nul_bytes_and_blank_lines_cost_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_a_list_may_begin_with_notes_in_any_encoding(tmp_path: Path, encoding: str) -> None:
-    for before in ("", "sep=,\n", "# made by Ada, in 2026\n\n"):
+    for before in ("", "sep=,\n", '"sep=,"\n', "# made by Ada, in 2026\n\n"):
         local = read(tmp_path / "a.csv", (before + HEAD + GOOD + "1,2,3\n").encode(encoding))
         assert [(one.url, one.caption) for one in local.rows()] == [("http://a.example/1", "a cat")]
         assert local.lost()["a.csv"].lines == [before.count("\n") + 3]
@@ -309,6 +342,59 @@ def test_a_cell_with_several_addresses_gives_several_candidates(tmp_path: Path, 
 def test_one_address_may_be_a_list_or_stand_between_marks(tmp_path: Path, cell: str) -> None:
     row = cell.format("http://a.example/b[1]_(2)").replace('"', '""')
     assert urls(tmp_path / "a.csv", f'{HEAD}"{row}",x\n') == ["http://a.example/b[1]_(2)"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "\u200b{}\u200b", "\ufeff{}", "\u202a{}\u202c", " \u200e{}\u200e ", "\u201c{}\u201d", "\u00ab{}\u00bb",
+        "a cat.jpg ({})", "![a cat]({})", "[a cat]({})", '<img src="{}" alt="a cat">', "<a href='{}'>", '=IMAGE("{}")',
+        '=HYPERLINK("{}", "a cat")',
+    ],
+)  # fmt: skip
+def test_an_address_may_be_copied_with_what_stood_around_it(tmp_path: Path, cell: str) -> None:
+    address = "https://a.example/b_(1).jpg?c=d,e"
+    quoted = cell.format(address).replace('"', '""')
+    assert urls(tmp_path / "a.csv", f'url,caption\n"{quoted}",a cat\n') == [address]
+
+
+def test_several_addresses_may_stand_in_brackets(tmp_path: Path) -> None:
+    """As Airtable exports attachments."""
+    cell = "a.jpg (https://a.example/1),b.jpg (https://a.example/2)"
+    assert urls(tmp_path / "a.csv", f'url\tcaption\n"{cell}"\tcat\n') == [
+        "https://a.example/1",
+        "https://a.example/2",
+    ]
+
+
+def test_an_address_may_be_in_a_structure(tmp_path: Path) -> None:
+    cell = {"id": "x", "src": "http://a.example/1", "width": 3}
+    for name, value in (
+        ("url", cell),
+        ("image_url", [cell, {**cell, "src": "http://a.example/2"}]),
+    ):
+        pq.write_table(pa.table({name: [value]}), tmp_path / "a.parquet")
+        (tmp_path / "a.jsonl").write_text(json.dumps({name: value}) + "\n")
+        for path in (tmp_path / "a.parquet", tmp_path / "a.jsonl"):
+            rows = open_local(path, path.name, {}, Keywords(["cat"])).rows()
+            found = [one.url for one in rows]
+            assert found == ["http://a.example/1", "http://a.example/2"][: len(found)]
+            assert len(found) == (1 if name == "url" else 2)
+    assert urls(tmp_path / "b.jsonl", '{"url": {"id": "x"}}\n') == [""]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[{},\n{},\n]\n', "[\n{}\n,{}\n]", "{},\n{},\n", "\x1e{}\n\x1e{}\n", " {} \r\n\r\n{}"],
+)  # fmt: skip
+def test_lines_of_json_may_be_those_of_an_array(tmp_path: Path, text: str) -> None:
+    for n in (1, 2):
+        text = text.replace("{}", json.dumps({"url": f"http://a.example/{n}", "x": [n]}), 1)
+    local = read(tmp_path / "a.jsonl", text)
+    assert [one.url for one in local.rows()] == ["http://a.example/1", "http://a.example/2"]
+    assert not local.lost()
+    with pytest.raises(UserError, match=r"\(line 1\); JSON must be one object a line"):
+        list(read(tmp_path / "b.jsonl", '[{"url": "http://a.example/1"}, {"url": "2"}]').rows())
 
 
 def test_a_list_in_a_cell_of_parquet(tmp_path: Path) -> None:
