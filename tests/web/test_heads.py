@@ -102,6 +102,12 @@ READ = {
     "/chunked-gzip": OK + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
         + b"".join(b"1\r\n%c\r\n" % byte for byte in gzip.compress(BODY)) + b"0\r\n\r\n",
     "/raw": whole(b"Content-Encoding: deflate", body=zlib.compress(BODY)[2:-4]),
+    "/transfer": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n"
+        + b"%x\r\n%s\r\n0\r\n\r\n" % (len(gzip.compress(BODY)), gzip.compress(BODY)),
+    "/identity": whole(b"Transfer-Encoding: Identity"),
+    "/identity-to-the-end": OK + b"Transfer-Encoding: identity\r\n\r\n" + BODY,
+    "/behind": whole() + b"<!-- 0.03 s -->", "/behind-the-last": whole(b"Connection: close") + b"\0\0",
+    "/behind-the-line": whole() + b"\r\n\r\n<!-- -->",
     "/no-reason": b"HTTP/1.1 200\r\n" + LENGTH + b"\r\n" + BODY,
 }  # fmt: skip
 
@@ -121,6 +127,22 @@ def test_an_answer_after_another_is_read_as_one_of_its_own(ask: Ask) -> None:
     body = b"HTTP/1.1 100 x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n"
     found, _ = exchanges(ask, {"/1": whole(body=body), "/2": READ["/repeated"]}, keep=True)
     assert [reply.data for reply in found] == [body, BODY]
+
+
+def test_what_comes_behind_an_answer_is_not_read(ask: Ask) -> None:
+    """Neither with it nor later, when another answer is awaited."""
+    page, forged = b"<html>moved</html>", whole(body=b"forged")
+    moved = [b"HTTP/1.1 302 Found", b"Location: /to", b"Content-Length: 0", b"", page]
+    answers = {
+        "/from": b"\r\n".join(moved), "/to": whole() + page,
+        "/same": b"HTTP/1.1 304 Not Modified\r\n" + LENGTH + b"\r\n" + page,
+        "/forged": whole() + forged, "/line": whole() + b"\r\n", "/next": whole(),
+    }  # fmt: skip
+    found, heads = exchanges(ask, answers, keep=True)
+    shown = [(reply.status, reply.http_status, reply.data) for reply in found]
+    assert shown[2] == ("http_error", 304, b"")
+    assert shown[:2] + shown[3:] == [("ok", 200, BODY)] * 5
+    assert len(heads) == len(answers) + 1, "nothing was asked for again"
 
 
 REFUSED = {

@@ -34,6 +34,10 @@ from webdistill.web.target import parse_url
         ("http://a.example/%2F%3a?%28#x", "http://a.example/%2F%3a?%28"),
         ("http://a.example?x=1", "http://a.example/?x=1"),
         ("http://a.example/x?", "http://a.example/x?"),
+        ("http://http://a.example/x", "http://a.example/x"),
+        ("http://HTTPS://me:pw@a.example/x", "https://a.example/x"),
+        ("http://a.example/http://b.example/", "http://a.example/http://b.example/"),
+        ("http://[v1.a]/x", "http://[v1.a]/x"),
         (
             "http://a.example/x?a=1&amp;b=2&amp;amp;c=3&#38;d&#x26;e",
             "http://a.example/x?a=1&b=2&c=3&d&e",

@@ -17,6 +17,7 @@ from multidict import CIMultiDictProxy
 
 GZIP = frozenset({"gzip", "x-gzip"})
 UNREAD = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})  # need other libraries
+FIELDS = ("Content-Encoding", "Transfer-Encoding")  # in the order in which they are applied
 MOST = 3  # codings of one body
 MEMBERS = 1000  # of one gzip stream
 PIECE = 64 << 10  # bytes that are unpacked at a time
@@ -29,7 +30,8 @@ class Packed:
     """The layers of a body, the outermost first. Raises aiohttp.ClientPayloadError for those that are not read."""
 
     def __init__(self, headers: CIMultiDictProxy[str], cap: int) -> None:
-        named = ",".join(headers.getall("Content-Encoding", ())).lower().split(",")
+        applied = [it for field in FIELDS for it in headers.getall(field, ())]
+        named = ",".join(applied).lower().split(",")
         codings = [name for name in map(str.strip, named) if name in GZIP | UNREAD | {"deflate"}]
         for name in codings:
             if name in UNREAD:

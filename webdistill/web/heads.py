@@ -1,7 +1,8 @@
 """What comes before the body of an answer: as long as real servers make it, and read as every browser reads it.
 
 aiohttp's parser refuses a repeated Content-Length even where all of them say the same (RFC 9110, 8.6 allows to take
-it), and bounds lines but not the whole. So the head passes here first.
+it), an `identity` beside it, and bodies with more behind them than their head says; and it bounds lines but not the
+whole. So all passes here first. What comes behind a body is not read, and its connection not used again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 LONGEST_HEAD = 64 << 10  # bytes of status line and headers together
 END = re.compile(rb"\n\r?\n")
+EMPTY = re.compile(rb"HTTP/1\.[01] (?:204|304)")  # has no body, whatever it says of one
+IDENTITY = re.compile(
+    rb"^transfer-encoding:[ \t]*identity[ \t]*\r?\n", re.IGNORECASE | re.MULTILINE
+)
 INTERIM = re.compile(
     rb"HTTP/1\.[01] 1(?!01)[0-9]{2}"
 )  # 100 Continue, 103 Early Hints: another head follows
@@ -38,16 +43,19 @@ class Heads(ResponseHandler):
     def __init__(self, loop: Any) -> None:
         super().__init__(loop)
         self._head: bytearray | None = None  # what has come of it; None: it is through
+        self._left: int | None = (
+            None  # bytes of head and body that are still to come; None: unknown
+        )
 
     def set_response_params(self, **settings: Any) -> None:
         """A request was sent: the next bytes are a head."""
-        self._head = bytearray()
+        self._head, self._left = bytearray(), None
         super().set_response_params(**settings)
 
     def data_received(self, data: bytes) -> None:
         """Hold the head back until it is whole; what is no HTTP goes on at once, for the parser to refuse."""
         if self._head is None or self._parser is None or not data:
-            super().data_received(data)
+            self._forward(data)
             return
         seen = max(0, len(self._head) - 2)
         self._head += data
@@ -66,13 +74,30 @@ class Heads(ResponseHandler):
             seen = 0
 
     def _pass(self, whole: bytes, end: int) -> None:
-        head, rest = _one_length(whole[:end]), whole[end:]
+        (head, length), rest = _one_length(whole[:end]), whole[end:]
         if INTERIM.match(head):
             self._head = bytearray(rest)
             super().data_received(head)
         else:
             self._head = None
-            super().data_received(head + rest)
+            self._left = None if length is None else len(head) + length
+            self._forward(head + rest)
+
+    def _forward(self, data: bytes) -> None:
+        """Give the parser what belongs to the answer, and hang up on whoever sends more than line ends behind it."""
+        left = self._left
+        if left is None or len(data) <= left:
+            self._left = None if left is None else left - len(data)
+            super().data_received(data)
+            return
+        self._left = 0
+        more = bool(data[left:].strip(b"\r\n"))
+        if more:
+            self.force_close()
+        if left:
+            super().data_received(data[:left])
+        if more and self.transport is not None:
+            self.transport.close()
 
     def _refuse(self) -> None:
         self._head = None
@@ -82,12 +107,25 @@ class Heads(ResponseHandler):
         self.set_exception(HttpProcessingError(message=reason))
 
 
-def _one_length(head: bytes) -> bytes:
-    """The head with one Content-Length where several say the same; where they differ the parser refuses them."""
-    lengths = {int(one) for found in LENGTHS.findall(head) for one in found.split(b",")}
+def _one_length(head: bytes) -> tuple[bytes, int | None]:
+    """The head with one Content-Length where several say the same, and how long the body is, if that is known.
+
+    Where they differ the parser refuses them.
+    """
+    if b"dentity" in head:
+        head = IDENTITY.sub(b"", head)
+    found = LENGTHS.findall(head)
+    lengths = {int(one) for several in found for one in several.split(b",")}
+    if EMPTY.match(head):
+        return head, 0
     if len(lengths) != 1:
-        return head
+        return head, None
+    (length,) = lengths
+    if b"transfer-encoding" in head.lower():
+        return head, None
+    if len(found) == 1 and b"," not in found[0]:
+        return head, length
     first = LENGTHS.search(head)
     assert first is not None
     rest = LENGTHS.sub(b"", head[first.end() :])
-    return head[: first.start()] + b"Content-Length: %d\r\n" % lengths.pop() + rest
+    return head[: first.start()] + b"Content-Length: %d\r\n" % length + rest, length

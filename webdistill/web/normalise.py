@@ -16,6 +16,7 @@ from yarl import URL
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
 SPACE = re.compile(r"[\x20]")
+DOUBLED = re.compile(r"(?:https?://)+(?=https?://)", re.IGNORECASE)  # by programs that add one
 NO_SCHEME = re.compile(r"//(?=[^/\\])")
 AMPERSAND = re.compile(r"&(?:amp|#0*38|#x0*26);", re.IGNORECASE)
 ENTITY = re.compile(r"&(?:(quot|apos|lt|gt)|#([0-9]{1,7})|#x([0-9a-f]{1,6}));", re.IGNORECASE)
@@ -65,7 +66,8 @@ def normalise_url(text: str) -> str:
         return text
     if parts.scheme not in DEFAULT_PORT or not parts.hostname or SPACE.search(parts.netloc):
         return text
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    literal = parts.netloc.rpartition("@")[2].startswith("[")
+    host = f"[{parts.hostname}]" if literal else parts.hostname
     if port is not None and port != DEFAULT_PORT[parts.scheme]:
         host = f"{host}:{port}"
     path, query = WHOLE.match(text).groups()  # type: ignore[union-attr]  # it has an authority
@@ -75,6 +77,8 @@ def normalise_url(text: str) -> str:
 def web_address(text: str) -> str:
     """What a list may mean by an address on the web, with a scheme and without HTML's escapes; all else as it is."""
     text = text.strip()
+    if doubled := DOUBLED.match(text):
+        text = text[doubled.end() :]
     if scheme := NO_SCHEME.match(text):
         rest = text[scheme.end() :]
         port = re.match(r"[^/?#]*:0*443(?:[/?#]|$)", rest)
