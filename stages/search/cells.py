@@ -24,6 +24,9 @@ AROUND = frozenset(
     {"[]", "{}", "()", "<>", "''"}
 )  # lists of Python, JSON and SQL, and marks of one address
 UNKNOWN = frozenset({"?", "nan", "null", "none"})  # LAION writes an unknown licence as ?
+NO_ADDRESS = re.compile(
+    r"nan|none|null|nil|#?n/a|<na>|\\n|\?|-+:?", re.IGNORECASE
+)  # words for none
 ABOUT_RIGHTS = ("licence", "licence_url", "creator")
 DIGESTS = {"sha256": 64, "md5": 32}  # their length in hexadecimal digits
 NAMED = re.compile(r"(?:sha-?256|md5)\s*[:=-]\s*|0x", re.IGNORECASE)  # before a digest
@@ -71,7 +74,7 @@ def addresses(value: object) -> list[str]:
         value = next((it for it in value.values() if isinstance(it, str) and WEB.match(it)), "")
     cell = text(value)
     if "//" not in cell:
-        return [cell]
+        return ["" if NO_ADDRESS.fullmatch(cell) else cell]
     if WEB.match(bare := MARKS.sub("", cell)):
         cell = bare
     elif within := WITHIN.findall(cell):

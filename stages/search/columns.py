@@ -120,6 +120,11 @@ def ambiguous(path: Path, ours: str, found: Sequence[str]) -> str:
     )
 
 
+def with_addresses(present: Sequence[str], peek: Peek) -> list[str]:
+    """The columns whose cells are web addresses."""
+    return [name for name in present if _has_addresses(name, peek)]
+
+
 def no_address(path: Path, present: Sequence[str], peek: Peek) -> UserError:
     """The error for a list without a column of addresses; it proposes one only if that has some, or is called so."""
     named = [name for name in present if not _is_id(name)]

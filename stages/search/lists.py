@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.search.cells import text
-from stages.search.columns import Peek, ambiguous, assign, matching, no_address
+from stages.search.columns import Peek, ambiguous, assign, matching, no_address, with_addresses
 from stages.search.datasets import Source, plain, special
 from stages.search.features import class_name, class_names, query_column
 from stages.search.found import Found
@@ -184,6 +184,8 @@ def _chosen(
 ) -> dict[str, list[Source]]:
     """Our column -> where its values come from, best first."""
     chosen = assign(path, present, columns, peek)
+    if "url" not in chosen and (images := matching("image", with_addresses(present, peek))):
+        chosen["url"] = images[:1]
     made = {ours: list(map(plain, theirs)) for ours, theirs in chosen.items()}
     return made | {k: [one] for k, one in special(present).items() if k not in columns}
 

@@ -53,7 +53,14 @@ def found_in(
         if not address or SCHEME.match(address) or address.startswith("//"):
             yield Found(address, "http", "", row, "list", **known_of)
         else:
-            yield Found(strip_secrets(address), "file", folder, row, "list", **known_of)
+            path = strip_secrets(_of_here(beside, address))
+            yield Found(path, "file", folder, row, "list", **known_of)
+
+
+def _of_here(folder: Path, path: str) -> str:
+    """The path, with slashes where it was written on Windows."""
+    plain = path.replace("\\", "/")
+    return plain if plain != path and not _lies(folder, path) and _lies(folder, plain) else path
 
 
 def _lies(folder: Path, path: str) -> bool:

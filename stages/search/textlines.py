@@ -118,7 +118,7 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         with _open(path) as file:
-            start = file.read(2)
+            start = file.read(4)
         self._file = io.TextIOWrapper(_open(path), _encoding(start), "surrogateescape", newline="")
         self._number = self._size = 0
         self._begun = False
@@ -171,10 +171,14 @@ class Lines:
 
 def _encoding(start: bytes) -> str:
     """Of a list that begins so: by its byte order mark, or by the zero beside its first letter."""
-    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    if start in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+        return "utf-32"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    if b"\0" in start[:2] and start.strip(b"\0"):
-        return "utf-16-le" if start[1:] == b"\0" else "utf-16-be"
+    if start.count(0) == 3 and start[1:3] == b"\0\0":
+        return "utf-32-le" if start[0] else "utf-32-be"
+    if b"\0" in start[:2] and start[:2] != b"\0\0":
+        return "utf-16-le" if start[1] == 0 else "utf-16-be"
     return "utf-8-sig"
 
 

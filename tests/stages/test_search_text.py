@@ -195,7 +195,10 @@ def test_nul_bytes_and_blank_lines_cost_nothing(tmp_path: Path) -> None:
     assert not local.lost()
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"],
+)
 def test_a_list_may_begin_with_notes_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     for before in ("", "sep=,\n", '"sep=,"\n', "# made by Ada, in 2026\n\n"):
         local = read(tmp_path / "a.csv", (before + HEAD + GOOD + "1,2,3\n").encode(encoding))
@@ -423,6 +426,38 @@ def test_a_list_in_a_cell_of_parquet(tmp_path: Path) -> None:
 )
 def test_an_address_within_an_address_is_not_cut_out(tmp_path: Path, address: str) -> None:
     assert urls(tmp_path / "a.csv", f'url,caption\n"{address}",a cat\n') == [address]
+
+
+@pytest.mark.parametrize("word", ["NULL", "nan", "None", "#N/A", "<NA>", "\\N", "-", "---", "?"])
+def test_a_word_for_no_address_is_no_path(tmp_path: Path, word: str) -> None:
+    text = f"url,caption\n{word},a cat\n{GOOD}"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"url": word}) + "\n")
+    pq.write_table(pa.table({"url": [word]}), tmp_path / "a.parquet")
+    assert urls(tmp_path / "a.csv", text) == ["", "http://a.example/1"]
+    for name in ("a.jsonl", "a.parquet"):
+        (one,) = open_local(tmp_path / name, name, {}, Keywords(["cat"])).rows()
+        assert (one.url, one.source) == ("", "http")
+
+
+def test_paths_of_windows_lead_somewhere(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for name in ("pictures/1.jpg", "pictures\\2.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    rows = "path\n" + "\n".join(f".\\pictures\\{n}.jpg\npictures\\{n}.jpg" for n in (1, 2, 3))
+    assert urls(tmp_path / "a.csv", rows) == [
+        "./pictures/1.jpg", "pictures/1.jpg", ".\\pictures\\2.jpg", "pictures\\2.jpg",
+        ".\\pictures\\3.jpg", "pictures\\3.jpg",
+    ]  # fmt: skip
+
+
+def test_a_column_of_images_may_hold_their_addresses(tmp_path: Path) -> None:
+    address = "http://a.example/1"
+    pq.write_table(pa.table({"image": [address], "label": ["cat"]}), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"image": address, "label": "cat"}) + "\n")
+    (tmp_path / "a.csv").write_text(f"image,label\n{address},cat\n")
+    for name in ("a.parquet", "a.jsonl", "a.csv"):
+        (one,) = open_local(tmp_path / name, name, {}, Keywords(["cat"])).rows()
+        assert (one.url, one.source) == (address, "http")
 
 
 def test_addresses_without_a_protocol_are_of_the_web(tmp_path: Path) -> None:
