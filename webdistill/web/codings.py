@@ -17,6 +17,7 @@ from multidict import CIMultiDictProxy
 
 GZIP = frozenset({"gzip", "x-gzip"})
 UNREAD = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})  # need other libraries
+KNOWN = GZIP | UNREAD | {"deflate"}
 FIELDS = ("Content-Encoding", "Transfer-Encoding")  # in the order in which they are applied
 MOST = 3  # codings of one body
 MEMBERS = 1000  # of one gzip stream
@@ -31,8 +32,8 @@ class Packed:
 
     def __init__(self, headers: CIMultiDictProxy[str], cap: int) -> None:
         applied = [it for field in FIELDS for it in headers.getall(field, ())]
-        named = ",".join(applied).lower().split(",")
-        codings = [name for name in map(str.strip, named) if name in GZIP | UNREAD | {"deflate"}]
+        named = ",".join(applied).lower().split(",") if applied else ()
+        codings = [name for name in map(str.strip, named) if name in KNOWN]
         for name in codings:
             if name in UNREAD:
                 _refuse(f"content-encoding {name} is not read here")

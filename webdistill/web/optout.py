@@ -28,7 +28,8 @@ def opt_out(headers: CIMultiDictProxy[str]) -> str:
         word = _refusal(value)
         if word:
             return f"X-Robots-Tag: {word}"
-    if "1" in re.split(r"[\s,;\"]+", ",".join(headers.getall("tdm-reservation", ()))):
+    reserved = headers.getall("tdm-reservation", ())
+    if reserved and "1" in re.split(r"[\s,;\"]+", ",".join(reserved)):
         return "tdm-reservation: 1"
     return in_headers(headers)
 

@@ -117,7 +117,7 @@ def in_headers(headers: CIMultiDictProxy[str]) -> str:
     """The header that refuses, as "Content-Usage: train-ai=n", or ""."""
     for name in FIELDS:
         value = ", ".join(headers.getall(name, ()))
-        if refuses(value):
+        if value and refuses(value):
             return _shown(name, value)
     return ""
 
