@@ -75,7 +75,10 @@ def addresses(value: object) -> list[str]:
     cell = text(value)
     if "//" not in cell:
         return ["" if NO_ADDRESS.fullmatch(cell) else cell]
-    if WEB.match(bare := MARKS.sub("", cell)):
+    if WEB.match(cell):
+        if not (cell[0] + cell[-1]).isascii():
+            cell = MARKS.sub("", cell)
+    elif WEB.match(bare := MARKS.sub("", cell)):
         cell = bare
     elif within := WITHIN.findall(cell):
         return list(dict.fromkeys(within))

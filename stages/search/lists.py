@@ -21,7 +21,7 @@ from stages.search.columns import Peek, ambiguous, assign, matching, no_address,
 from stages.search.datasets import Source, plain, special
 from stages.search.features import class_name, class_names, query_column
 from stages.search.found import Found
-from stages.search.layout import SEEN, look, sources
+from stages.search.layout import SEEN, Layout, look, sources
 from stages.search.rows import Row, found_in
 from stages.search.textlines import PACKED, Lines, Lost, cells, objects, whole_lines
 from webdistill.core.errors import UserError
@@ -128,7 +128,7 @@ def _text(path: Path, kind: str, columns: Mapping[str, str], lost: Lost) -> Rows
             for ours, several in chosen.items()
         }
         for row in rows:
-            if layout.header and list(map(str.strip, row)) == list(layout.names):
+            if layout.header and row[0].strip() == layout.names[0] and _is_header(row, layout):
                 continue  # lists that were joined
             yield (
                 {
@@ -137,6 +137,10 @@ def _text(path: Path, kind: str, columns: Mapping[str, str], lost: Lost) -> Rows
                 },
                 False,
             )
+
+
+def _is_header(row: Sequence[str], layout: Layout) -> bool:
+    return list(map(str.strip, row)) == list(layout.names)
 
 
 def _json(path: Path, columns: Mapping[str, str], lost: Lost) -> Rows:
