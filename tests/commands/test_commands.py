@@ -22,6 +22,21 @@ def test_check_counts_or_explains(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("distill.metod=kd", "unknown key 'distill.metod'; did you mean 'method'?"),
+        ("distill.method=kdd", "distill.method = \"kdd\": input should be 'kd', 'dfnd', "),
+        ("+distill.metod=kd", "expected SECTION.KEY=VALUE with a section of params.yaml"),
+    ],
+)
+def test_check_names_what_dvc_exp_run_would_not(
+    change: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--params", str(ROOT / "params.yaml"), "-S", change]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_results_say_what_to_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -197,6 +197,35 @@ def test_wrong_arguments_are_one_line(toy: Path) -> None:
     assert main(["repro", "-j", "0"]) == 2
 
 
+def test_a_key_of_another_name_is_named(toy: Path) -> None:
+    """DVC says what it misses, in the words that docs/parameters.md quotes, and not what is there instead."""
+    quoted = (ROOT / "docs/parameters.md").read_text(encoding="utf-8")
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (toy / "params.yaml").write_text(text.replace("\n  method: ", "\n  metod: "))
+    (toy / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    command = [sys.executable, "-m", "dvc", "repro", "--dry"]
+    plain = subprocess.run(command, capture_output=True, text=True).stderr
+    assert f"`{plain.strip().removeprefix('ERROR: ')}`" in quoted
+    code, _, err = repro()
+    assert code == 2
+    assert err == "error: params.yaml: unknown key 'distill.metod'; did you mean 'method'?\n"
+
+
+@pytest.mark.slow
+def test_a_mistyped_change_ends_in_the_words_that_the_page_quotes(toy: Path) -> None:
+    (toy / ".dvc" / "config").write_bytes((ROOT / ".dvc" / "config").read_bytes())
+    for name in ("params.yaml", "dvc.yaml"):
+        (toy / name).write_bytes((ROOT / name).read_bytes())
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.example"]
+    for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "start"]):
+        subprocess.run(["git", *words], check=True)
+    command = [sys.executable, "-m", "dvc", "exp", "run", "-S", "distill.metod=kd"]
+    said = " ".join(subprocess.run(command, capture_output=True, text=True).stderr.split())
+    quote = "Could not override 'distill.metod'. To append to your config use +distill.metod=kd"
+    assert quote in said
+    assert f"`{quote}`" in (ROOT / "docs/parameters.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_or_killed_it_leaves_no_process_and_no_lock(toy: Path, how: signal.Signals) -> None:

@@ -32,6 +32,16 @@ Units stand in the meaning.
 A section that is named after a stage is read by that stage, `task` key by key. A stage runs again when what it reads
 has changed, and after it whatever reads an output that differs. `report` states all parameters, so it runs again after
 any change. Of the methods' options, `distill` reads those of the chosen one alone.
+
+Three mistakes end in DVC's words, for DVC reads the keys before any stage starts. `check` says them in its own:
+
+- `Could not override 'distill.metod'. To append to your config use +distill.metod=kd`: `params.yaml` has no key of this
+  name. Do not append it, the next stage that runs would refuse it; `python -m webdistill check -S distill.metod=kd`
+  names the key that was meant.
+- `failed to parse 'stages.distill.params' in 'dvc.yaml': Could not find 'distill.method'`: a key of `params.yaml` was
+  renamed or removed; `python -m webdistill check` names it.
+- `Parameters 'distill.kdd' are missing from 'params.yaml'.`: there is no method of this name;
+  `python -m webdistill check -S distill.method=kdd` lists those that there are.
 """
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webdistill.core.errors import UserError
+from webdistill.harness import params
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,11 @@ def _home(target: str) -> Path:
 def plan(targets: Sequence[str], folder: Path = Path()) -> list[Step]:
     """All stages behind `targets` (default: dvc.yaml) of the project in `folder`, each after those it needs.
 
-    A frozen stage waits for none. Raises UserError with DVC's own words for unknown targets or a broken dvc.yaml.
+    A frozen stage waits for none. Raises UserError with DVC's own words for unknown targets or a broken dvc.yaml, and
+    naming the key where dvc.yaml asks for one that params.yaml has under another name.
     """
     from dvc.exceptions import DvcException
+    from dvc.parsing import ResolveError
     from dvc.repo import Repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
@@ -66,6 +69,8 @@ def plan(targets: Sequence[str], folder: Path = Path()) -> list[Step]:
                 for stage in stages
             ]
     except DvcException as error:
+        if isinstance(error, ResolveError) and folder == Path():
+            params.load(Path("params.yaml"))
         raise UserError(" ".join(str(error).split())) from None
 
 
