@@ -289,6 +289,12 @@ WRONG = [
     (["--set", "distill.epoch=3"], "--set distill.epoch"),
     (["--set", "distill.epochs=many"], "distill.epochs"),
     (["--set", "epochs"], "--set"),
+    (["--set", "task.classes=[red,blue,green]"], "--set task.classes: leave it out, --classes or"),
+    (["--set", "task.teacher=other"], "--set task.teacher: leave it out, --teacher says it"),
+    (["--set", "task.image_size=64"], "would be 64, the teacher was trained at 32 px; leave"),
+    (["--image-size", "0"], "task.image_size = 0: input should be greater than or equal to 8"),
+    (["--trial", "-3"], "--trial = -3: expected 0 or more"),
+    (["--trial", "nan"], "--trial = nan: expected 0 or more"),
 ]
 
 
@@ -315,6 +321,30 @@ def test_flags_of_a_new_teacher_are_refused_beside_an_old_one(
     assert "--weights goes with --network" in capsys.readouterr().err
     assert main(["init", "--yes", "--source", "web", "--classes", "red,blue,green"]) == 2
     assert "--classes differ" in capsys.readouterr().err
+
+
+def test_after_a_failure_the_next_step_is_to_check_again(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = Path("teacher/weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    command = ["init", "--yes", "--force", "--source", "web", "--clip", "clip", "--trial", "0"]
+    assert main(command) == 2
+    _, steps = capsys.readouterr().out.split("next\n")
+    assert steps.startswith("  python -m webdistill check-teacher")
+
+
+def test_another_size_than_the_old_teachers_must_be_meant(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path("params.yaml").read_bytes()
+    command = ["init", "--yes", "--force", "--source", "web", "--clip", "clip", "--trial", "0"]
+    assert main([*command, "--image-size", "16"]) == 2
+    assert "would be 16, the teacher was trained at 32 px" in capsys.readouterr().err
+    assert Path("params.yaml").read_bytes() == before
+    meant = ["--set", "score.other_image_size=true"]
+    assert main([*command, "--image-size", "16", *meant]) == 0
+    assert load(Path("params.yaml")).task.image_size == 16
 
 
 def test_class_names_from_a_file(tmp_path: Path) -> None:

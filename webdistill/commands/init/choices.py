@@ -21,6 +21,12 @@ CLIP = "ViT-B-32:laion2b_s34b_b79k"
 APIS = ("openverse", "wikimedia", "inaturalist")
 NO_LISTS = "data/lists"  # an empty folder, where images come from the APIs alone
 TEST = Path("data/test")
+FLAGS = {  # what init makes files for -> what says it
+    "task.classes": "--classes or the teacher's config.json",
+    "task.teacher": "--teacher",
+    "task.test_images": "--test or --test-images",
+    "task.test_labels": "--test or --test-labels",
+}
 UNKNOWN = 10_000  # pictures for which the schedule is made where nothing can be counted
 
 
@@ -34,7 +40,6 @@ class Choices:
     test: list[tuple[Path, int]]
     own_test: bool  # the user's own Parquet files are named
     clip: str | None  # folder of a local CLIP
-    image_size: int
 
 
 def choose(arguments: argparse.Namespace) -> Choices:
@@ -85,6 +90,7 @@ def choose(arguments: argparse.Namespace) -> Choices:
     values["task.test_images"] = (images or TEST / "images.parquet").as_posix()
     values["task.test_labels"] = (labels or TEST / "labels.parquet").as_posix()
     given = dict(_set(text) for text in arguments.set)
+    _refuse_contradictions({**values, **given}, given, _trained_at(teacher, new))
     keywords = Keywords(classes, given.get("search.keywords"))  # refuses two spellings of a class
     folder = arguments.test
     if folder is None and not own:
@@ -98,7 +104,6 @@ def choose(arguments: argparse.Namespace) -> Choices:
         test=[] if folder is None else labelled(Path(folder), keywords),
         own_test=own,
         clip=clip if local else None,
-        image_size=size,
     )
 
 
@@ -135,7 +140,8 @@ def _teacher(
                 f"--classes differ from those in {teacher / 'config.json'}, which say what the outputs mean; leave the "
                 "flag out"
             )
-        return card.classes, arguments.image_size or card.image_size, None
+        size = card.image_size if arguments.image_size is None else arguments.image_size
+        return card.classes, size, None
     if named is None:
         named = class_names(ask("classes in the order of the outputs: a, b, c or a file", ""))
     weights = arguments.weights or ask(f"file with the weights of {network}", "") or None
@@ -143,7 +149,9 @@ def _teacher(
         raise UserError(
             "--weights is missing: a .safetensors or .pt file with a state dict, or `pretrained`"
         )
-    size = arguments.image_size or (224 if network.startswith(("torchvision:", "timm:")) else 32)
+    size = arguments.image_size
+    if size is None:
+        size = 224 if network.startswith(("torchvision:", "timm:")) else 32
     new = NewTeacher(
         network=network,
         weights=Path(weights),
@@ -175,6 +183,27 @@ def class_names(text: str) -> tuple[str, ...]:
             f"--classes {text!r}: expected two or more different names, as a,b,c or in a file, one per line"
         )
     return tuple(names)
+
+
+def _trained_at(teacher: Path, new: NewTeacher | None) -> int:
+    from webdistill.models.checkpoint import read_card
+
+    return new.image_size if new else read_card(teacher).image_size
+
+
+def _refuse_contradictions(
+    values: Mapping[str, Any], given: Mapping[str, Any], teachers_size: int
+) -> None:
+    """What `check-teacher` would refuse once all is written. `given`: by --set."""
+    for key, flag in FLAGS.items():
+        if key in given:
+            raise UserError(f"--set {key}: leave it out, {flag} says it")
+    size = values["task.image_size"]
+    if size != teachers_size and not values.get("score.other_image_size"):
+        raise UserError(
+            f"task.image_size would be {size}, the teacher was trained at {teachers_size} px; leave it out, or add "
+            "--set score.other_image_size=true if the difference is meant"
+        )
 
 
 def _sized(

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webdistill.commands.plan import SECONDS
+from webdistill.commands.plan import SECONDS, check_seconds
 
 if TYPE_CHECKING:
     from webdistill.commands.init.choices import Choices
@@ -80,6 +80,7 @@ def write_project(arguments: argparse.Namespace) -> tuple[str, int]:
     root = Path()
     if arguments.code:
         return _renew_code(root), 0
+    check_seconds("--trial", arguments.trial)
     chosen = choices.choose(arguments)
     weights = chosen.values.get("distill.student_weights")
     weights = None if weights in NO_FILES else weights
@@ -105,7 +106,7 @@ def write_project(arguments: argparse.Namespace) -> tuple[str, int]:
     costs = "" if failed else f"\n\n{_plan(root / 'params.yaml', arguments.trial)}"
     listed = ", ".join([*texts, *written, *(f"{name}/" for name in copied)])
     notes = "".join(f"{note}\n" for note in _notes(chosen))
-    told = f"written: {listed}\n{notes}\n{table}{costs}\n\n{_next(chosen)}"
+    told = f"written: {listed}\n{notes}\n{table}{costs}\n\n{_next(chosen, failed=bool(failed))}"
     return told, 2 if failed else 0
 
 
@@ -269,10 +270,12 @@ def _start_dvc(root: Path) -> list[str]:
     return [".dvc/"]
 
 
-def _next(chosen: Choices) -> str:
+def _next(chosen: Choices, *, failed: bool) -> str:
     from webdistill.commands.init.choices import APIS
 
     lines = ["next"]
+    if failed:
+        lines.append(_step("python -m webdistill check-teacher", "once what failed is mended"))
     if any(chosen.values[f"search.{name}.enabled"] for name in APIS):
         lines.append(
             _step("export WEBDISTILL_CONTACT=...", "mail address or page, sent to servers")
@@ -298,4 +301,4 @@ def _next(chosen: Choices) -> str:
 
 
 def _step(command: str, what: str) -> str:
-    return f"  {command:<31}  {what}"
+    return f"  {command:<34}  {what}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 SECONDS = 10.0  # of trial, at most but for two steps
@@ -37,6 +38,13 @@ def plan(arguments: argparse.Namespace) -> tuple[str, int]:
 
     if arguments.pictures is not None and arguments.pictures < 1:
         raise UserError(f"--pictures = {arguments.pictures}: expected 1 or more")
-    if arguments.seconds < 0:
-        raise UserError(f"--seconds = {arguments.seconds:g}: expected 0 or more")
+    check_seconds("--seconds", arguments.seconds)
     return table(params.load(arguments.params), arguments.pictures, arguments.seconds), 0
+
+
+def check_seconds(flag: str, seconds: float) -> None:
+    """Raises UserError for a trial of less than no time or without end."""
+    from webdistill.core.errors import UserError
+
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{flag} = {seconds:g}: expected 0 or more")
