@@ -284,6 +284,7 @@ WRONG = [
     (["--mean", "1,2"], "--mean"),
     (["--test", "nowhere"], "--test"),
     (["--test", "."], "--test"),
+    (["--test", "web/"], "--test web/: --source names the same folder"),
     (["--test-images", "a.parquet"], "--test-labels"),
     (["--student", "resnet9"], "resnet9"),
     (["--set", "distill.epoch=3"], "--set distill.epoch"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from webdistill.commands.init import template
 from webdistill.harness.params import read_yaml
 
@@ -37,6 +39,32 @@ def test_the_pipeline_loses_only_the_quickstart() -> None:
         found["stages"]["embed"]["deps"] = deps_of_embed
         found["stages"]["report"]["deps"].append(template.QUICKSTART_TRUTH)
         assert found == pipeline
+
+
+def test_the_project_of_an_earlier_run_is_a_template_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another CLIP or start of the student takes the place of what the first run put among the deps."""
+    embed, distill = (
+        read_yaml(ROOT / "dvc.yaml")["stages"][name]["deps"] for name in ("embed", "distill")
+    )
+    at = embed.index(template.QUICKSTART_CLIP)
+    embed, before = [*embed[:at], *embed[at + 1 :]], distill.index(template.TEACHER)
+    monkeypatch.setattr(
+        template, "find", lambda name: made if (made := tmp_path / name).exists() else ROOT / name
+    )
+    for clip, weights in (("a/clip", "a.pt"), ("b/clip", "b"), (None, None), ("c/clip", "c.pt")):
+        model = f"local-dir:{clip}" if clip else "ViT-B-32"
+        values = {"embed.model": model, "distill.student_weights": weights or "auto"}
+        params = template.rendered_params(values)
+        assert template.named_files(params) == (clip, weights)
+        pipeline = template.rendered_pipeline(clip, weights=weights)
+        (tmp_path / "params.yaml").write_text(params)
+        (tmp_path / "dvc.yaml").write_text(pipeline)
+        stages = read_yaml(tmp_path / "dvc.yaml")["stages"]
+        assert stages["embed"]["deps"] == [*embed[:at], *([clip] if clip else []), *embed[at:]]
+        files = [weights] if weights else []
+        assert stages["distill"]["deps"] == [*distill[:before], *files, *distill[before:]]
 
 
 def test_templates_are_installed_with_the_package() -> None:

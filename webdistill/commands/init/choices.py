@@ -95,6 +95,11 @@ def choose(arguments: argparse.Namespace) -> Choices:
     folder = arguments.test
     if folder is None and not own:
         folder = ask("test images, a folder per class (empty: none)", "") or None
+    if folder is not None and Path(folder).resolve() == Path(values["search.local"]).resolve():
+        raise UserError(
+            f"--test {folder}: --source names the same folder, and the filter drops copies of test images; move some "
+            "pictures of each class to a folder of their own"
+        )
     values |= _sized(values, given, teacher, new)
     values |= given
     return Choices(

@@ -73,7 +73,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def write_project(arguments: argparse.Namespace) -> tuple[str, int]:
     """-> what was written and what comes next, and the exit code. Raises UserError naming the flag that is wrong."""
-    from stages.distill.params import NO_FILES
     from webdistill.commands.check_teacher.command import run
     from webdistill.commands.init import choices, template
 
@@ -82,12 +81,10 @@ def write_project(arguments: argparse.Namespace) -> tuple[str, int]:
         return _renew_code(root), 0
     check_seconds("--trial", arguments.trial)
     chosen = choices.choose(arguments)
-    weights = chosen.values.get("distill.student_weights")
-    weights = None if weights in NO_FILES else weights
-    texts = {
-        "params.yaml": checked(template.rendered_params(chosen.values)),
-        "dvc.yaml": template.rendered_pipeline(chosen.clip, _networks(chosen), weights=weights),
-    }
+    params = checked(template.rendered_params(chosen.values))
+    clip, weights = template.named_files(params)
+    pipeline = template.rendered_pipeline(clip, _networks(chosen), weights=weights)
+    texts = {"params.yaml": params, "dvc.yaml": pipeline}
     _refuse_overwriting(chosen, list(texts), arguments.force)
     written = _write_material(chosen)
     copied = template.copy_code(root)

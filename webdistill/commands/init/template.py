@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from stages.distill.params import NO_FILES
 from webdistill.core.errors import UserError
 from webdistill.harness import closure
 
@@ -30,6 +31,7 @@ KEPT = (
 )  # written where they are absent, never replaced
 FILES = ("params.yaml", "dvc.yaml", PLOTS, *KEPT)
 SHARED = "share/webdistill"  # where pyproject.toml installs FILES
+POOL, TEACHER = "data/fetch/pool", "${task.teacher}"
 QUICKSTART_CLIP, QUICKSTART_TRUTH = "data/quickstart/clip", "data/quickstart/truth.parquet"
 IGNORED = """\
 __pycache__/
@@ -79,23 +81,38 @@ def rendered_params(values: Mapping[str, Any]) -> str:
 def rendered_pipeline(
     clip: str | None, code: Mapping[str, Sequence[str]] | None = None, *, weights: str | None = None
 ) -> str:
-    """dvc.yaml without what belongs to the quickstart.
+    """dvc.yaml without what belongs to the quickstart, or to the project's own earlier params.yaml.
 
     `clip`: folder of a local CLIP, which embed depends on; `code`: stage -> files that its networks are in; `weights`:
     the file or folder that `distill.student_weights` names.
     """
     yaml = _round_trip()
     data = yaml.load(find("dvc.yaml").read_text(encoding="utf-8"))
-    for stage, own, other in (("embed", QUICKSTART_CLIP, clip), ("report", QUICKSTART_TRUTH, None)):
-        deps = data["stages"][stage]["deps"]
-        if own in deps:
-            deps[deps.index(own) : deps.index(own) + 1] = [] if other is None else [other]
+    stages = data["stages"]
+    own_clip, own_weights = named_files(find("params.yaml").read_text(encoding="utf-8"))
+    _replace(stages["embed"]["deps"], own_clip, clip, POOL)
+    _replace(stages["report"]["deps"], QUICKSTART_TRUTH, None, POOL)
     for stage, files in (code or {}).items():
-        _replace_families(data["stages"][stage]["deps"], files)
-    deps = data["stages"]["distill"]["deps"]
-    if weights is not None and weights not in deps:
-        deps.insert(deps.index("${task.teacher}"), weights)
+        _replace_families(stages[stage]["deps"], files)
+    _replace(stages["distill"]["deps"], own_weights, weights, TEACHER)
     return _dumped(yaml, data)
+
+
+def named_files(params: str) -> tuple[str | None, str | None]:
+    """CLIP's folder and the file or folder of the student's weights, as the text of a params.yaml names them."""
+    values = YAML(typ="safe", pure=True).load(params)
+    kind, _, folder = values["embed"]["model"].partition(":")
+    weights = values["distill"]["student_weights"]
+    return folder if kind == "local-dir" else None, None if weights in NO_FILES else weights
+
+
+def _replace(deps: CommentedSeq, old: str | None, new: str | None, before: str) -> None:
+    """`new` among the deps in place of `old`, or before another one; None: there is none."""
+    at = deps.index(old) if old in deps else deps.index(before) if before in deps else len(deps)
+    if old in deps:
+        del deps[at]
+    if new is not None and new not in deps:
+        deps.insert(at, new)
 
 
 def _replace_families(deps: CommentedSeq, files: Sequence[str]) -> None:

@@ -67,7 +67,7 @@ def _training(counts: Counts) -> str:
     chosen = counts.settings
     return (
         f"{chosen.method}, {chosen.student}: {counts.steps:,} steps of {chosen.batch_size} at {counts.side} px, "
-        f"{chosen.epochs:,} epochs, {counts.passes:.1f} passes"
+        f"{chosen.epochs:,} epoch{'s' * (chosen.epochs > 1)}, {counts.passes:.1f} passes"
     )
 
 
