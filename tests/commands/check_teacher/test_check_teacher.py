@@ -321,6 +321,7 @@ def test_without_any_images_the_rest_is_checked(
     (task / "images.parquet").unlink()
     code, levels, text = checked(capsys)
     assert (code, levels["normalisation"], levels["cost"]) == (0, "warn", "ok")
+    assert "`dvc repro fetch` collects some, or" in " ".join(text.split())
     assert "--images" in text
 
 

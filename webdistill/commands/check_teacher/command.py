@@ -130,7 +130,8 @@ def without_images(network: Network, size: int, settings: params.Params) -> list
     if refusal := refused(network, size):
         return [refusal]
     text = (
-        "not checked, there are no images yet; name a Parquet file of any real ones with --images"
+        "not checked, there are no images yet; `dvc repro fetch` collects some, or name a Parquet file of real ones "
+        "with --images"
     )
     return [
         Finding("warn", "normalisation", text),
