@@ -28,6 +28,7 @@ COLOURS = ("red", "green", "blue")
 NEW = (
     "init", "--yes", "--network", "resnet8", "--weights", "weights.pt", "--classes", "red,green,blue",
     "--source", "web", "--clip", "clip", "--trial", "0",
+    "--set", "task.threads=1",  # two would wait for each other beside the other worker
 )  # fmt: skip
 OWN_NETWORK = """\
 from webdistill.models.zoo import build
@@ -248,7 +249,7 @@ def test_an_existing_teacher_says_classes_and_size(
     made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--yes", "--force", "--trial", "0", "--teacher", "teacher", "--clip", "clip"]
-    assert main(["init", "--source", "openverse", *flags]) == 0
+    assert main(["init", "--source", "openverse", *flags, "--set", "task.threads=1"]) == 0
     settings = load(Path("params.yaml"))
     assert settings.task.classes == COLOURS
     assert settings.task.image_size == 32
@@ -261,7 +262,7 @@ def test_on_a_terminal_it_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     answers = iter(["", "resnet8", "red, green, blue", "weights.pt", "web", "labelled"])
     monkeypatch.setattr("builtins.input", lambda: next(answers))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    assert main(["init", "--clip", "clip", "--trial", "0"]) == 0
+    assert main(["init", "--clip", "clip", "--trial", "0", "--set", "task.threads=1"]) == 0
     assert load(Path("params.yaml")).task.teacher == "teacher"
     assert pq.read_table("data/test/labels.parquet").num_rows == 6
     assert next(answers, None) is None
@@ -340,6 +341,7 @@ def test_another_size_than_the_old_teachers_must_be_meant(
 ) -> None:
     before = Path("params.yaml").read_bytes()
     command = ["init", "--yes", "--force", "--source", "web", "--clip", "clip", "--trial", "0"]
+    command += ["--set", "task.threads=1"]
     assert main([*command, "--image-size", "16"]) == 2
     assert "would be 16, the teacher was trained at 32 px" in capsys.readouterr().err
     assert Path("params.yaml").read_bytes() == before
@@ -396,7 +398,7 @@ def test_a_teacher_may_have_the_weights_and_classes_of_its_library(
     Path("names.txt").write_text("\n".join(["red", *(f"class {k}" for k in range(1, classes))]))
     command = [
         "init", "--yes", "--network", SHUFFLE, "--weights", "pretrained", "--classes", "names.txt", "--image-size",
-        "64", "--source", "web", "--clip", "clip", "--trial", "0", "--student", "resnet8",
+        "64", "--source", "web", "--clip", "clip", "--trial", "0", "--student", "resnet8", "--set", "task.threads=1",
     ]  # fmt: skip
     done = main(command)
     shown = capsys.readouterr()

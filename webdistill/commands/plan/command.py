@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from stages.distill.params import Distill
@@ -32,6 +33,14 @@ def table(settings: Params, pictures: int | None, seconds: float) -> str:
         )
     distill = settings.sections["distill"]
     assert isinstance(distill, Distill)
+    threads = torch.get_num_threads()
+    try:
+        return _tried(settings, distill, found, seconds)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _tried(settings: Params, distill: Distill, found: Counted, seconds: float) -> str:
     guide = load_network(Path(settings.task.teacher))
     tried = trial.prepare(settings, guide)
     side = settings.task.image_size
