@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from webdistill.core.determinism import spin_briefly
+
 if TYPE_CHECKING:
     from tests.small_project import Project
 
+spin_briefly()  # else two threads of one worker keep the other worker waiting
 os.environ.setdefault("WEBDISTILL_TRACKING", "off")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if (

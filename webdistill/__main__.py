@@ -20,6 +20,7 @@ from webdistill.commands.fit import command as fit
 from webdistill.commands.init import command as init
 from webdistill.commands.provenance import command as provenance
 from webdistill.commands.repro import command as repro
+from webdistill.core.determinism import spin_briefly
 from webdistill.core.errors import UserError
 
 
@@ -63,4 +64,5 @@ def _write(text: str) -> None:
 
 
 if __name__ == "__main__":
+    spin_briefly()
     sys.exit(main())

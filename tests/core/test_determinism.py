@@ -43,6 +43,17 @@ def test_threads_of_a_stage_spin_briefly_while_they_wait(tmp_path: Path) -> None
     assert set(re.findall(r"OMP_NUM_THREADS = '(\w+)'", done.stderr)) == {"2"}, "task.threads"
 
 
+def test_threads_of_a_command_spin_briefly_as_well() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_DISPLAY_ENV": "verbose"}
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "webdistill", "doctor", "--engine", "local"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert set(re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)) == {str(SPINS)}
+
+
 @pytest.mark.parametrize("wish", ["ACTIVE", "PASSIVE"])
 def test_a_user_may_ask_for_threads_that_wait_otherwise(
     monkeypatch: pytest.MonkeyPatch, wish: str

@@ -10,14 +10,19 @@ VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def prepare(threads: int, seed: int) -> None:
-    """Before torch, numpy or faiss are imported: `threads` for every library, `seed` for Python's own generator.
-
-    OpenMP's threads spin for SPINS rounds while they wait for each other, some ten microseconds, and then sleep. By
-    default they spin for milliseconds: beside another busy program each then keeps the one that it waits for from
-    running. To sleep at once (OMP_WAIT_POLICY=PASSIVE) costs a quarter of the speed on a quiet machine.
-    """
+    """Before torch, numpy or faiss are imported: `threads` for every library, `seed` for Python's own generator."""
     for variable in VARIABLES:
         os.environ[variable] = str(threads)
+    spin_briefly()
+    random.seed(seed)
+
+
+def spin_briefly() -> None:
+    """Before torch is imported: OpenMP's threads spin for SPINS rounds while they wait for each other, some ten
+    microseconds, and then sleep.
+
+    By default they spin for milliseconds: beside another busy program each then keeps the one that it waits for from
+    running. To sleep at once (OMP_WAIT_POLICY=PASSIVE) costs a quarter of the speed on a quiet machine.
+    """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
-    random.seed(seed)
