@@ -209,6 +209,7 @@ def project(**changes: Any) -> None:
 def test_the_table_has_every_row_and_seconds_of_a_real_trial(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    threads = torch.get_num_threads()
     project(**{"distill.images": "encoded"})
     assert main(["plan", "--pictures", "1000", "--seconds", "0.2"]) == 0
     shown = capsys.readouterr().out
@@ -222,9 +223,12 @@ def test_the_table_has_every_row_and_seconds_of_a_real_trial(
     assert "pictures (encoded, those decoded ahead)" in shown
     assert "processes" not in shown
     assert not Path("data").exists()
-    project(**{"distill.processes": 2})
+    project(**{"distill.processes": 2, "distill.epochs": 1, "task.threads": 2})
     assert main(["plan", "--pictures", "1000", "--seconds", "0.2"]) == 0
-    assert "; one process was tried, not distill.processes = 2\n" in capsys.readouterr().out
+    assert torch.get_num_threads() == threads
+    shown = capsys.readouterr().out
+    assert ", 1 epoch, " in shown
+    assert "; one process was tried, not distill.processes = 2\n" in shown
 
 
 @pytest.mark.usefixtures("guide")
