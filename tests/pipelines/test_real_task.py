@@ -16,11 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nets.short_lite import WHOLE, make, shortened
+from nets import short_lite
+from nets.short_lite import WHOLE, WHOLE2, shortened
 from pipelines.real_task import folders, prepare, teacher
+from stages.distill.start import thinned
 from webdistill.core.errors import UserError
 from webdistill.harness.params import read_yaml
-from webdistill.models.checkpoint import save_network
+from webdistill.models.checkpoint import save_network, weights
+from webdistill.models.cost import multiply_adds
 from webdistill.models.zoo import build
 
 import timm  # isort: skip  (after webdistill, which lets torchvision import)
@@ -110,9 +113,10 @@ def test_weights_are_renamed_in_their_order(tmp_path: Path) -> None:
         prepare.renamed(tmp_path / "w.pth", "tf_efficientnet_lite2")
 
 
-def test_the_short_network_is_the_whole_one_without_its_repeated_blocks() -> None:
+@pytest.mark.parametrize(("name", "make"), [(WHOLE, short_lite.make), (WHOLE2, short_lite.lite2)])
+def test_a_short_network_is_the_whole_one_without_its_repeated_blocks(name: str, make: Any) -> None:
     torch.manual_seed(0)
-    whole = timm.create_model(WHOLE, num_classes=3).eval()
+    whole = timm.create_model(name, num_classes=3).eval()
     short = make(num_classes=3).eval()
     names = short.library_names
     tensors = shortened(whole.state_dict())
@@ -124,7 +128,18 @@ def test_the_short_network_is_the_whole_one_without_its_repeated_blocks() -> Non
     with torch.no_grad():
         assert torch.equal(short(images), whole(images))
         assert short.features(images).shape == (2, 1280, 2, 2)
-    assert build("nets.short_lite:make", 10, 96).channels == 1280
+    assert build(f"nets.short_lite:{make.__name__}", 10, 96).channels == 1280
+
+
+def test_the_short_lite2_has_a_third_of_its_teachers_multiply_adds_and_starts_as_a_part_of_it() -> (
+    None
+):
+    whole, short = build(f"timm:{WHOLE2}", 10, 96), build("nets.short_lite:lite2", 10, 96)
+    assert multiply_adds(short, 96) < multiply_adds(whole, 96) / 3
+    own = weights(short)
+    found = thinned(own, weights(whole))
+    assert found.keys() == own.keys()
+    assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in found.items())
 
 
 @pytest.fixture
