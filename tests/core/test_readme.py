@@ -13,6 +13,7 @@ import pytest
 from tests.docs.pages import PAGES, ROOT, commands
 
 QUICKSTART, CHANNELS = "2026-11-29-quickstart", "2026-11-29-quickstart-channels"
+AGAIN = "2026-11-29-quickstart-again"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
 FEW = "2026-11-29-augkd-few-labels"
@@ -65,6 +66,14 @@ FIGURES = [
     ),
     (r"seeds; [\d.]+ ± ([\d.]+) % on", CHANNELS, "record.json", r"([\d.]+) % on the other", "1"),
     (r"% on the other ([\d,]+) test", CHANNELS, "record.json", r"the other ([\d,]+) of", "1"),
+    (r"has seen; ([\d.]+) and", AGAIN, "metrics/evaluate.json", r'"top1": ([\d.]+)', "100"),
+    (
+        r"has seen; [\d.]+ and ([\d.]+) %",
+        AGAIN,
+        "record.json",
+        r"([\d.]+) % of the other 8,000",
+        "1",
+    ),
     (r"pipeline on (\d+) cores", QUICKSTART, "record.json", r'"cores": (\d+)', "1"),
     (r"candidates \| (\d+) minutes", QUICKSTART, "record.json", r'"seconds": ([\d.]+)', "1/60"),
     (
