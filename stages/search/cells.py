@@ -9,8 +9,9 @@ import re
 
 # What comes along when an address is copied out of a page or a chat: signs that nobody sees, and marks around it.
 UNSEEN = "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
-MARKS = re.compile(
-    f"^[\\s{UNSEEN}\u201c-\u201f\u00ab\u2039]+|[\\s{UNSEEN}\u201c-\u201f\u00bb\u203a]+$"
+BLANK = "".join(c for c in map(chr, range(0x10000)) if c.isspace() or re.match(f"[{UNSEEN}]", c))
+BEFORE, BEHIND = (
+    BLANK + "\u201c\u201d\u201e\u201f" + marks for marks in ("\u00ab\u2039", "\u00bb\u203a")
 )
 # An address of the web, also one that leaves the protocol to the page it stood on.
 WEB = re.compile(rf"[\s{UNSEEN}]*(?:https?://|//[^\s/]+\.[^\s/])", re.IGNORECASE)
@@ -19,7 +20,10 @@ WITHIN = re.compile(
     r"""[("'](https?://[^\s"'<>()]+(?:\([^\s"'<>()]*\)[^\s"'<>()]*)*)[)"']""", re.IGNORECASE
 )
 # Between two addresses in one cell: whatever people put there, before an address that begins anew.
-BETWEEN = re.compile(r"""['"\]]*[\s,;|]+['"\[]*(?=https?://)""", re.IGNORECASE)
+# Each run of signs is tried from its beginning alone, so that a long one costs no more than its length.
+BETWEEN = re.compile(
+    r"""(?<!['"\]])['"\]]*(?<![\s,;|])[\s,;|]+['"\[]*(?=https?://)""", re.IGNORECASE
+)
 AROUND = frozenset(
     {"[]", "{}", "()", "<>", "''"}
 )  # lists of Python, JSON and SQL, and marks of one address
@@ -77,8 +81,8 @@ def addresses(value: object) -> list[str]:
         return ["" if NO_ADDRESS.fullmatch(cell) else cell]
     if WEB.match(cell):
         if not (cell[0] + cell[-1]).isascii():
-            cell = MARKS.sub("", cell)
-    elif WEB.match(bare := MARKS.sub("", cell)):
+            cell = cell.lstrip(BEFORE).rstrip(BEHIND)
+    elif WEB.match(bare := cell.lstrip(BEFORE).rstrip(BEHIND)):
         cell = bare
     elif within := WITHIN.findall(cell):
         return list(dict.fromkeys(within))

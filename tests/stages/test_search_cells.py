@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages.search.cells import addresses
 from stages.search.keywords import Keywords
 from stages.search.local import open_local
 from tests.stages.test_search_text import GOOD, HEAD, read, urls
@@ -173,3 +174,11 @@ def test_bytes_that_are_no_text_cost_no_parquet_list(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     local = open_local(tmp_path / "a.parquet", "a.parquet", {}, Keywords(["cat"]))
     assert [one.caption for one in local.rows()] == ["caf\ufffd", "a cat"]
+
+
+@pytest.mark.parametrize("sign", [" ", "\u200b", "'", ",", "]", "(", "' "])
+@pytest.mark.parametrize("start", ["http://a.example/1", "x //"])
+def test_a_long_run_of_signs_in_a_cell_is_read_at_once(start: str, sign: str) -> None:
+    """Tried from each of its places, a run of spaces took a quarter of an hour."""
+    cell = f"{start}{sign * 300_000}b"
+    assert addresses(cell) == [cell]
