@@ -35,7 +35,8 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("captionreferencedescription",),  # of WIT
         ("captionattributiondescription",),
         ("captionalttextdescription",),
-        ("captions", "texts", "description", "imagedescription"),
+        ("captions", "texts", "description", "imagedescription", "photodescription"),
+        ("aidescription",),  # of Unsplash's dataset
         ("title",),
         ("pagetitle",),
         ("scientificname", "taxonname"),
@@ -47,6 +48,9 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("rightsholder",),
         ("owner",),  # of Audubon Core, as others of these names
         ("unickname", "usernickname"),  # of YFCC100M
+        ("photographername", "photographerusername", "ownername"),
+        ("username",),  # of iNaturalist's exports, where people need not give one
+        ("userlogin",),
         ("observerid",),  # of iNaturalist's open data
     ),
     "landing_page": (
@@ -106,7 +110,8 @@ def assign(
         if len(groups[0]) > 1:
             raise UserError(ambiguous(path, ours, groups[0]))
         chosen[ours] = [group[0] for group in groups][: 1 if ours == "url" else None]
-    pages = [name for name in free if letters(name) == "url"]
+    page = "photourl" if letters(chosen.get("url", [""])[0]) == "photoimageurl" else "url"
+    pages = [name for name in free if letters(name) == page]
     if pages and "landing_page" not in columns and _names_pictures(chosen["url"][0]):
         chosen["landing_page"] = [*chosen.get("landing_page", []), pages[0]]
     return chosen

@@ -36,18 +36,20 @@ Rows = Iterator[Row]
 def ending(name: str) -> str:
     """What kind of list a file's name promises, such as ".csv" of a.csv.gz; "" where it promises none.
 
-    What is packed and has no other ending, as yfcc100m_dataset-0.bz2, may be a text.
+    What is packed and has no other ending, as yfcc100m_dataset-0.bz2, may be a text. Parts may have numbers, as
+    photos.tsv000 of Unsplash.
     """
     path = Path(name.lower())
     if path.suffix not in PACKED:
-        return path.suffix if path.suffix in ENDINGS else ""
+        last = path.suffix.rstrip("0123456789")
+        return last if last in ENDINGS else ""
     last = Path(path.stem).suffix or ".txt"
     return last if last in ENDINGS and last != ".parquet" else ""  # which packs its pages itself
 
 
 def image_column(path: Path, columns: Mapping[str, str]) -> str:
     """The Parquet list's column with image bytes, "" if it has none. Raises UserError, also when it is unreadable."""
-    if path.suffix.lower() != ".parquet":
+    if ending(path.name) != ".parquet":
         return ""
     try:
         schema = pq.read_schema(path)

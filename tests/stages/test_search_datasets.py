@@ -192,6 +192,34 @@ def test_inaturalist_open_data(tmp_path: Path) -> None:
         assert (first.licence, second.licence, first.creator) == ("CC-BY-NC", "CC0", "9")
 
 
+def test_an_export_of_inaturalist(tmp_path: Path) -> None:
+    header = "id,observed_on,user_id,user_login,user_name,license,url,image_url,description,scientific_name"
+    begin, page = (
+        "https://inaturalist-open-data.s3.amazonaws.com/photos",
+        "https://www.inaturalist.org/observations",
+    )
+    rows = [
+        f"{n},2026-05-01,9,ada99,{name},CC-BY,{page}/{n},{begin}/{n}/medium.jpg,,Felis catus"
+        for n, name in enumerate(("Ada Bé", ""))
+    ]
+    first, second = of_text(tmp_path / "observations-1.csv", header, *rows)
+    assert (first.url, first.landing_page) == (f"{begin}/0/medium.jpg", f"{page}/0")
+    assert (first.creator, second.creator) == ("Ada Bé", "ada99")
+    assert (first.licence, first.caption) == ("CC-BY", "Felis catus")
+
+
+def test_the_dataset_of_unsplash(tmp_path: Path) -> None:
+    header = (
+        "photo_id\tphoto_url\tphoto_image_url\tphoto_width\tphoto_description\tphotographer_username\t"
+        "photographer_first_name\tphotographer_last_name\tai_description\tblur_hash"
+    )
+    page, image = "https://unsplash.com/photos/xE", "https://images.unsplash.com/photo-1"
+    rows = [f"xE\t{page}\t{image}\t9\t{text}\tada\tAda\tBé\ta dog\tLd" for text in ("my cat", "")]
+    first, second = of_text(tmp_path / "photos.tsv000", header, *rows)
+    assert (first.url, first.landing_page, first.creator) == (image, page, "ada")
+    assert (first.caption, second.caption) == ("my cat", "a dog")
+
+
 @pytest.mark.parametrize(
     "spelt",
     [
