@@ -23,6 +23,7 @@ from webdistill.core.files import read_json, sha256_file, write_json
 from webdistill.core.section import Section
 from webdistill.models.classifier import Classifier
 from webdistill.models.compensation import Compensation, constant
+from webdistill.models.memory import keep_freed_memory
 from webdistill.models.names import Attention, Fuse, Query, refuse_beside
 from webdistill.models.projected import Projected
 from webdistill.models.zoo import build
@@ -101,7 +102,9 @@ def load_network(folder: Path, answers: Given | None = None) -> Network:
     `answers`: of a compensated student; None gives those that its card names. `mean` adds to every answer what the
     compensation was on average over the images that training measured it on. Raises UserError when the card lacks a
     key, a file's hash differs from the card, or names or shapes of the tensors do not fit the architecture.
+    From here on the process keeps the memory that tensors free, see `keep_freed_memory`.
     """
+    keep_freed_memory()
     card, path = read_card(folder), weights_file(folder)
     _check_hash(path, card.sha256)
     net = construct(card, folder)

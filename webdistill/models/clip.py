@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
+from webdistill.models.memory import keep_freed_memory
 from webdistill.models.names import Precision
 from webdistill.models.precision import low_precision
 
@@ -105,7 +106,9 @@ def load(model: str, pretrained: str | None, *, precision: Precision = "auto") -
     """Load a model (see the module's docstring). Raises UserError naming `embed.model` or `embed.pretrained`.
 
     `precision`: auto = bfloat16 on a GPU or a processor with AMX (twice as fast), else float32.
+    From here on the process keeps the memory that tensors free, see `keep_freed_memory`.
     """
+    keep_freed_memory()
     source = _resolve(model, pretrained)
     try:
         net = open_clip.create_model(
