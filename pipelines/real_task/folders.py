@@ -3,8 +3,7 @@
     python -m pipelines.real_task.folders FOLDER
 
 After `prepare` and `teacher`. Writes into FOLDER, which must not exist: pictures/KEYWORD/, labelled/CLASS/,
-classes.txt, teacher.safetensors (the weights alone), short_lite.safetensors, nets/short_lite.py
-and clip/, the quickstart's.
+classes.txt, teacher.safetensors (the weights alone), nets/short_lite.py and clip/, the quickstart's.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ def export(work: Path, folder: Path) -> None:
         _write(folder / "labelled" / classes[label] / f"{row:04d}.webp", cell["bytes"])
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
     shutil.copyfile(work / "teacher" / WEIGHTS, folder / "teacher.safetensors")
-    shutil.copyfile(work / "start" / "short_lite.safetensors", folder / "short_lite.safetensors")
     (folder / "nets").mkdir()
     shutil.copyfile(ROOT / "nets" / "short_lite.py", folder / "nets" / "short_lite.py")
     shutil.copytree(ROOT / "data" / "quickstart" / "clip", folder / "clip")

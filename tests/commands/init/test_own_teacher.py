@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from nets.short_lite import WHOLE, shortened
+from nets.short_lite import WHOLE
 from webdistill.harness.params import STAGES, read_yaml
 
 import timm  # isort: skip  (after webdistill, which lets torchvision import)
@@ -77,7 +77,7 @@ def picture(colour: int, rng: np.random.Generator) -> Image.Image:
 
 
 def stand_ins(folder: Path) -> None:
-    """What the page asks for: pictures of coloured things, a Lite0 as teacher and the start of a Lite0, a CLIP."""
+    """What the page asks for: pictures of coloured things, a Lite0 as teacher, a CLIP."""
     rng, images, labels = np.random.default_rng(0), [], []
     for colour, name in enumerate(COLOURS):
         for part, count in (("pictures", 12), ("labelled", 8)):
@@ -89,9 +89,6 @@ def stand_ins(folder: Path) -> None:
             labels.append(colour)
     (folder / "classes.txt").write_text("\n".join(COLOURS))
     save_file(fitted(np.stack(images), labels), folder / "teacher.safetensors")
-    start = trained_layers() | {"classifier.weight": torch.zeros(1000, 1280)}
-    start["classifier.bias"] = torch.zeros(1000)
-    save_file(shortened(start), folder / "short_lite.safetensors")
     (folder / "nets").mkdir()
     shutil.copyfile(ROOT / "nets/short_lite.py", folder / "nets/short_lite.py")
     shutil.copytree(ROOT / "data/quickstart/clip", folder / "clip")
@@ -118,7 +115,8 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("walk")
     stand_ins(folder)
     # A Lite0 instead of a Lite2, since there are trained weights of one in git
-    small = f" --network timm:{WHOLE}" + "".join(f" --set {k}={v}" for k, v in SMALL.items())
+    small = f" --network timm:{WHOLE} --student nets.short_lite:make"
+    small += "".join(f" --set {k}={v}" for k, v in SMALL.items())
     # PYTHONPATH in the place of an installation; the copied code runs from then on
     return folder, run(folder, LINES[BEFORE] + small, PYTHONPATH=str(ROOT))
 
