@@ -12,9 +12,14 @@ from stages.report.sections.funnel import steps
 from stages.report.wording import POOL_FREE, count, half_width, percent, ratio, short
 
 AS_SURE = 0.02  # mean confidence this near to the accuracy counts as equal
-LATENCY = (
-    "Milliseconds depend on the machine and so are not in this file: `python -m webdistill results` names those of "
-    "this one with the number of threads, MLflow has them as latency_* of the run of evaluate."
+LATENCY = join(
+    (
+        "Milliseconds depend on the machine and so are not in this file: ",
+        tag("code", "python -m webdistill results"),
+        " names those of this one with the number of threads, MLflow has them as ",
+        tag("code", "latency_*"),
+        " of the run of evaluate.",
+    )
 )
 
 
