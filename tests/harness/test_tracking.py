@@ -117,6 +117,7 @@ def runs(folder: Path) -> tuple[Any, list[Any], list[Any]]:
     return client, parents, [run for run in every if run not in parents]
 
 
+@pytest.mark.slow
 def test_two_may_make_the_database_at_the_same_time(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from webdistill.tracking import store;"
@@ -149,6 +150,7 @@ def test_a_flush_cut_short_is_completed_without_duplicates(
     assert len(client.get_metric_history(child.info.run_id, "loss")) == 1500
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_database_is_made_breaks_no_later_flush(folder: Path) -> None:
     """MLflow makes it in many steps, and cannot go on from between two of them."""
     path = spool.write(record(), folder)

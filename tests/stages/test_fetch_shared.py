@@ -147,6 +147,7 @@ def test_the_number_of_ranks_changes_no_byte_and_nothing_is_asked_twice(
     )
 
 
+@pytest.mark.slow
 def test_a_killed_rank_goes_on_where_it_was_under_any_number_of_ranks(
     runs: Runs, tmp_path: Path
 ) -> None:
@@ -171,6 +172,7 @@ def cluster() -> Iterator[RayCluster]:
         yield cluster
 
 
+@pytest.mark.slow
 def test_a_cluster_makes_the_bytes_of_one_process(cluster: RayCluster, tmp_path: Path) -> None:
     log = tmp_path / "requests.log"
     with subprocess.Popen(

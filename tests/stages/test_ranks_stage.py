@@ -73,6 +73,7 @@ def trained(**changes: Any) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.slow
 def test_a_killed_process_ends_the_stage_in_one_line_and_the_next_run_resumes_bit_for_bit(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, blank: Path
 ) -> None:
