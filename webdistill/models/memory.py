@@ -6,7 +6,7 @@ import ctypes
 import sys
 from functools import cache
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of mallopt(3)
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8  # of mallopt(3)
 MOST = 2**31 - 1
 STEP = 64 << 20  # bytes by which the heap grows
 
@@ -24,3 +24,4 @@ def keep_freed_memory() -> None:
         mallopt(MMAP_MAX, 0)  # no block is mapped by itself
         mallopt(TRIM_THRESHOLD, MOST)
         mallopt(TOP_PAD, STEP)
+        mallopt(ARENA_MAX, 1)  # one heap for all threads holds less than one for each
