@@ -22,7 +22,7 @@ WAYS = ("default", "kept")
 
 
 def child(way: str, network: str, size: int) -> None:
-    """A line of JSON for every line that is read: case -> seconds, images and pages of one pass."""
+    """A line of JSON for every line that is read: case -> images/s and pages of one pass; peak memory in MiB."""
     import resource
     import time
 
@@ -66,16 +66,8 @@ def child(way: str, network: str, size: int) -> None:
 
 def measure(network: str, size: int, repetitions: int) -> dict[str, list[dict[str, Any]]]:
     """By way: what its process said, once a repetition."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.kept_memory",
-        "--network",
-        network,
-        "--size",
-        str(size),
-        "--child",
-    ]
+    program = [sys.executable, "-m", "benchmarks.kept_memory"]
+    command = [*program, "--network", network, "--size", str(size), "--child"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     children = {
         way: subprocess.Popen(
