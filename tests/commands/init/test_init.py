@@ -426,3 +426,20 @@ def test_defaults_follow_the_size_of_the_task_and_the_costs_are_told(
     assert (distill["batch_size"], distill["views"], distill["lr"]) == (2, 4, None)  # of 8 pictures
     assert "9 in the pool (web), 9 selected at most: 8 to train on, 1 held out" in shown
     assert re.search(r"time +distill \S+ (s|min|h), score", shown)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "size", "student"),
+    [
+        ("resnet56", 32, "wrn-16-1"),
+        ("timm:tf_efficientnet_lite1", 64, "torchvision:mobilenet_v3_small"),
+        ("resnet8", 32, "resnet8"),  # nothing is smaller
+        ("torchvision:resnet18", 128, "torchvision:mobilenet_v3_small"),
+        ("torchvision:shufflenet_v2_x1_0", 128, "torchvision:shufflenet_v2_x0_5"),
+    ],
+)
+def test_student_that_nobody_named_is_smaller_than_its_teacher(
+    teacher: str, size: int, student: str
+) -> None:
+    new = material.NewTeacher(teacher, Path("unread"), COLOURS, size, *[(0.5, 0.5, 0.5)] * 2)
+    assert choices._student(Path("unread"), new, len(COLOURS), size) == student

@@ -16,7 +16,10 @@ from webdistill.commands.plan import sizes
 from webdistill.core.errors import UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-STUDENTS = ("wrn-16-1", "torchvision:mobilenet_v3_small")  # for small, for large images
+STUDENTS = (  # for small, for large images: the first that is smaller than the teacher
+    ("wrn-16-1", "torchvision:mobilenet_v3_small", "resnet8"),
+    ("torchvision:mobilenet_v3_small", "torchvision:shufflenet_v2_x0_5"),
+)
 CLIP = "ViT-B-32:laion2b_s34b_b79k"
 APIS = ("openverse", "wikimedia", "inaturalist")
 NO_LISTS = "data/lists"  # an empty folder, where images come from the APIs alone
@@ -67,7 +70,6 @@ def choose(arguments: argparse.Namespace) -> Choices:
         "filter.min_score": "30%",  # of the pool itself: numbers are of one CLIP
         "filter.min_margin": "40%",
         "select.budget": 1.0,  # half, the most confident, taught less on a real task: what is easy for the teacher
-        "distill.student": arguments.student or STUDENTS[size > sizes.SMALL],
         "report.truth": False,
     }
     clip = arguments.clip or (QUICKSTART_CLIP if Path(QUICKSTART_CLIP).is_dir() else CLIP)
@@ -102,6 +104,9 @@ def choose(arguments: argparse.Namespace) -> Choices:
         )
     values |= _sized(values, given, teacher, new)
     values |= given
+    if "distill.student" not in given:
+        side = values["task.image_size"]
+        values["distill.student"] = arguments.student or _student(teacher, new, len(classes), side)
     return Choices(
         values=values,
         teacher=teacher,
@@ -188,6 +193,24 @@ def class_names(text: str) -> tuple[str, ...]:
             f"--classes {text!r}: expected two or more different names, as a,b,c or in a file, one per line"
         )
     return tuple(names)
+
+
+def _student(teacher: Path, new: NewTeacher | None, classes: int, size: int) -> str:
+    """The first default with fewer parameters and multiply-adds than the teacher, else the last."""
+    from stages.distill.cost import Size
+    from webdistill.models.checkpoint import read_card
+    from webdistill.models.zoo import build
+
+    names = STUDENTS[size > sizes.SMALL]
+    network = new.network if new else read_card(teacher).architecture
+    try:
+        whole = Size.of(build(network, classes, size), size)
+    except UserError:  # said where the teacher's weights are loaded, with its flag
+        return names[0]
+    smaller = (
+        name for name in names if not Size.of(build(name, classes, size), size).exceeds(whole)
+    )
+    return next(smaller, names[-1])
 
 
 def _trained_at(teacher: Path, new: NewTeacher | None) -> int:

@@ -45,7 +45,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add("--test", metavar="FOLDER", help="labelled test images, a subfolder per class")
     add("--test-images", type=Path, metavar="FILE", help="or Parquet (id, image) ...")
     add("--test-labels", type=Path, metavar="FILE", help="... and Parquet (id, label)")
-    add("--student", metavar="NAME", help="default: wrn-16-1, for large images mobilenet_v3_small")
+    add("--student", metavar="NAME", help="default: one that is smaller than the teacher")
     add("--clip", metavar="FOLDER|NAME:TAG", help="open_clip model for the filter")
     add(
         "--set",
