@@ -77,7 +77,8 @@ def whole_repository(root: Path) -> None:
         if source.is_symlink() or source.is_file():  # not one that was removed just now
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target, follow_symlinks=False)
-    assert len(list((root / "pipelines").glob("*/dvc.lock"))) > 3, "the studies are there"
+    for study in ("ablate", "compare", "deconfound", "selection"):  # as after their `dvc repro`
+        shutil.copy(root / f"records/2026-11-20-{study}/dvc.lock", root / "pipelines" / study)
 
 
 def stand_in_pipeline(root: Path) -> None:
