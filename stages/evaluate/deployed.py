@@ -47,9 +47,9 @@ def write(stage: Stage, student: Network) -> Exports:
         paths["onnx"] = path
     with stage.output("int8") as path:
         path.mkdir(parents=True, exist_ok=True)
-        if count and len(images := _calibration_images(stage, count, size)):
+        if count and len(images := _calibration_images(stage, 2 * count, size)):
             paths["int8"] = path / "student_int8.onnx"
-            int8.quantise(paths["onnx"], paths["int8"], images)
+            stage.log(int8.quantise(paths["onnx"], paths["int8"], images, stage.task.threads))
             export.describe(paths["int8"], student.card.classes, size)
     for each in paths.values():
         stage.artifact(each)

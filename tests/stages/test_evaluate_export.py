@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +105,7 @@ def test_int8_leaves_the_arithmetic_of_sizes_alone(tmp_path: Path) -> None:
     assert {"Shape", "Add"} <= computed
     assert not computed & {"Conv", "Relu", "Pad", "Gemm", "GlobalAveragePool"}
     images = np.random.default_rng(0).integers(0, 256, (32, 51, 51, 3), np.uint8)
-    int8.quantise(exact, small, images)
+    int8.quantise(exact, small, images, 1)
     rounded = onnx.load(small).graph
     left = {node.name: node.op_type for node in rounded.node}
     assert "QuantizeLinear" in left.values()
@@ -113,3 +115,30 @@ def test_int8_leaves_the_arithmetic_of_sizes_alone(tmp_path: Path) -> None:
         for path in (exact, small)
     )
     assert np.abs(near - told).max() < 0.1 * told.std()
+
+
+def test_divergence_is_that_of_a_loop() -> None:
+    exact, found = np.random.default_rng(0).normal(size=(2, 5, 3))
+    total = 0.0
+    for a, b in zip(exact, found, strict=True):
+        p, q = (np.exp(x) / np.exp(x).sum() for x in (a, b))
+        total += sum(p[k] * np.log(p[k] / q[k]) for k in range(3))
+    assert int8.divergence(exact, found) == pytest.approx(total / 5, rel=1e-12)
+
+
+@pytest.mark.parametrize(("bright", "chosen"), [([0], "average"), (range(1, 128, 2), "extremes")])
+def test_other_pictures_choose_the_int8_ranges(
+    tmp_path: Path, bright: Sequence[int], chosen: str
+) -> None:
+    net = padded()
+    net[-1].weight.data *= 100
+    exact, small = tmp_path / "exact.onnx", tmp_path / "int8.onnx"
+    export.export(export.Deployable(net, [0.0] * 3, [0.1] * 3).eval(), 19, exact)
+    images = np.random.default_rng(0).integers(0, 4, (128, 19, 19, 3), np.uint8)
+    images[[0, *bright]] *= 85  # the first is calibrated on
+    told = int8.quantise(exact, small, images, 1)
+    assert told.startswith(f"int8: activations range over the {chosen} ")
+    whole, average = (float(number) for number in re.findall(r"([\d.]+) with the", told))
+    assert (average < whole / 2) is (chosen == "average")
+    assert (whole < average / 2) is (chosen == "extremes")
+    assert [path.name for path in tmp_path.iterdir() if "int8" in path.name] == ["int8.onnx"]

@@ -35,7 +35,7 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = load_network(root / "student")
     export.export(deployable(network), SIZE, root / "student.onnx")
     random = np.random.default_rng(0).integers(0, 256, (16, SIZE, SIZE, 3), np.uint8)
-    int8.quantise(root / "student.onnx", root / "int8.onnx", random)
+    int8.quantise(root / "student.onnx", root / "int8.onnx", random, 1)
     for name in ("student.onnx", "int8.onnx"):
         export.describe(root / name, CLASSES, SIZE)
     return root
