@@ -1,10 +1,15 @@
 """The student in int8: static quantisation of the ONNX export, and the gate it must pass.
 
 Weights are int8, each output channel with a scale of its own, activations uint8 with ranges that were seen on pictures
-of the selection (their labels are not needed, so no test image is). One odd picture can stretch a range until all
-others share a few steps of it. So there are two sets of ranges, and further pictures of the selection choose between
-them. The file holds QuantizeLinear / DequantizeLinear pairs (QDQ), which every ONNX runtime with int8 kernels
-understands; inputs and outputs stay float32.
+of the selection (their labels are not needed, so no test image is). There are three ways, and further pictures of the
+selection choose between them, on the processor that is there:
+
+- One odd picture can stretch a range until all others share a few steps of it; average extremes avoid that.
+- Processors without VNNI add pairs of products in 16 bits, which large weights overflow; 7 bits avoid that, but they
+  round twice as coarsely.
+
+The file holds QuantizeLinear / DequantizeLinear pairs (QDQ), which every ONNX runtime with int8 kernels understands;
+inputs and outputs stay float32.
 """
 
 from __future__ import annotations
@@ -32,9 +37,10 @@ from webdistill.core.files import read_table
 from webdistill.images.pool import load_images
 
 BATCH = 16  # pictures at a time: all their activations are in memory
-RANGES = {  # of an activation: CalibMovingAverage
-    "extremes of all pictures": False,
-    f"average extremes of {BATCH} pictures": True,
+WAYS = {  # bits of a weight, and whether ranges are average extremes
+    "8-bit weights and the extremes of all pictures": (8, False),
+    f"8-bit weights and the average extremes of {BATCH} pictures": (8, True),
+    "7-bit weights and the same": (7, True),
 }
 SIGMAS = 3.0  # of the paired difference: what the test images cannot tell from no loss
 
@@ -62,23 +68,23 @@ def calibration_images(pool: Path, selection: Path, count: int, size: int) -> Pi
 
 
 def quantise(source: Path, target: Path, images: Pixels, threads: int) -> str:
-    """Write the int8 graph of the float32 one. Same graph and images, same bytes. -> one sentence on the ranges
+    """Write the int8 graph of the float32 one. Same graph, images and processor, same bytes. -> the way, one sentence
 
-    Every second picture is calibrated on. The others choose the ranges with the smallest KL divergence from float32.
+    Every second picture is calibrated on. The others choose the way with the smallest KL divergence from float32.
     """
     seen, judged = images[::2], images[1::2] if len(images) > 1 else images
     exact = _answers(source, judged, threads)
     found: dict[str, float] = {}
-    for name, average in RANGES.items():
+    for name, (bits, average) in WAYS.items():
         path = target.with_name(f"{target.name}.other")
-        _quantise(source, path, seen, average=average)
+        _quantise(source, path, seen, bits, average=average)
         found[name] = divergence(exact, _answers(path, judged, threads))
-        if found[name] == min(found.values()):
+        if min(found, key=found.__getitem__) == name:
             path.replace(target)
         path.unlink(missing_ok=True)
     chosen = min(found, key=found.__getitem__)
-    told = ", ".join(f"{value:.4f} with the {name}" for name, value in found.items())
-    return f"int8: activations range over the {chosen}; KL from float32 is {told}"
+    told = ", ".join(f"{value:.4f}" for value in found.values())
+    return f"int8: {chosen}; KL from float32 is {found[chosen]:.4f} (three ways: {told})"
 
 
 def divergence(exact: Logits, found: Logits) -> float:
@@ -92,7 +98,7 @@ def _answers(path: Path, images: Pixels, threads: int) -> Logits:
     return np.concatenate([export.run(graph, as_input(part).numpy()) for part in _batches(images)])
 
 
-def _quantise(source: Path, target: Path, images: Pixels, *, average: bool) -> None:
+def _quantise(source: Path, target: Path, images: Pixels, bits: int, *, average: bool) -> None:
     computed = sizes(onnx.load(source, load_external_data=False).graph)
     with _quiet():
         quantize_static(
@@ -103,8 +109,7 @@ def _quantise(source: Path, target: Path, images: Pixels, *, average: bool) -> N
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            # Processors without VNNI add pairs of products in 16 bits, which full 8-bit weights overflow.
-            reduce_range=True,
+            reduce_range=bits < 8,
             calibrate_method=CalibrationMethod.MinMax,
             nodes_to_exclude=computed,
             extra_options={"CalibMovingAverage": average},

@@ -21,7 +21,7 @@ class Evaluate(Section):
         description="test images on which the ONNX export must agree with torch", ge=8, le=1000
     )
     int8_images: int = Field(
-        description="pictures of the selection on which int8 is calibrated, and as many choose its ranges; 0 = no int8",
+        description="pictures of the selection on which int8 is calibrated, and as many choose how; 0 = no int8",
         ge=0,
         le=10_000,
     )

@@ -126,9 +126,11 @@ def test_divergence_is_that_of_a_loop() -> None:
     assert int8.divergence(exact, found) == pytest.approx(total / 5, rel=1e-12)
 
 
-@pytest.mark.parametrize(("bright", "chosen"), [([0], "average"), (range(1, 128, 2), "extremes")])
+@pytest.mark.parametrize(
+    ("bright", "best"), [([0], "average extremes"), (range(1, 128, 2), "extremes of all")]
+)
 def test_other_pictures_choose_the_int8_ranges(
-    tmp_path: Path, bright: Sequence[int], chosen: str
+    tmp_path: Path, bright: Sequence[int], best: str
 ) -> None:
     net = padded()
     net[-1].weight.data *= 100
@@ -137,8 +139,25 @@ def test_other_pictures_choose_the_int8_ranges(
     images = np.random.default_rng(0).integers(0, 4, (128, 19, 19, 3), np.uint8)
     images[[0, *bright]] *= 85  # the first is calibrated on
     told = int8.quantise(exact, small, images, 1)
-    assert told.startswith(f"int8: activations range over the {chosen} ")
-    whole, average = (float(number) for number in re.findall(r"([\d.]+) with the", told))
-    assert (average < whole / 2) is (chosen == "average")
-    assert (whole < average / 2) is (chosen == "extremes")
+    assert re.match(f"int8: [78]-bit weights and the ({best} |same)", told)
+    whole, *averages = map(float, re.findall(r"[\d.]+", told.partition("ways: ")[2]))
+    best_average = min(averages)
+    assert (best_average < whole / 2) is best.startswith("average")
+    assert (whole < best_average / 2) is best.startswith("extremes")
+    assert f"KL from float32 is {min(whole, best_average):.4f} " in told
     assert [path.name for path in tmp_path.iterdir() if "int8" in path.name] == ["int8.onnx"]
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(8, 127), (7, 64)])
+def test_weights_have_as_many_bits_as_they_may(tmp_path: Path, bits: int, largest: int) -> None:
+    exact, small = tmp_path / "exact.onnx", tmp_path / "int8.onnx"
+    export.export(export.Deployable(padded(), [0.5] * 3, [0.5] * 3).eval(), 19, exact)
+    images = np.random.default_rng(0).integers(0, 256, (16, 19, 19, 3), np.uint8)
+    int8._quantise(exact, small, images, bits, average=False)
+    weights = [
+        onnx.numpy_helper.to_array(each)
+        for each in onnx.load(small).graph.initializer
+        if each.data_type == onnx.TensorProto.INT8 and len(each.dims) > 1
+    ]
+    assert len(weights) == 4
+    assert max(abs(each.astype(int)).max() for each in weights) == largest
