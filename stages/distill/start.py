@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.distill.params import AUTO, PRETRAINED, TEACHER
+from stages.distill.params import AUTO, PRETRAINED, TEACHER, Distill
 from webdistill.core.errors import UserError
 from webdistill.harness.stage import Stage
 from webdistill.models.checkpoint import Network, copy_into, load_network, read_tensors, weights
@@ -66,9 +66,8 @@ def of_teacher(stage: Stage, teacher: Network) -> Start | None:
     where `distill.student_weights` does not ask for it, or `auto` finds it impossible. Raises UserError where `teacher`
     does.
     """
-    settings = stage.params
-    named, architecture = settings.student_weights, settings.student
-    if named != TEACHER and not (named == AUTO and settings.reuses_classifier):
+    named, architecture = stage.params.student_weights, stage.params.student
+    if not asks_teacher(stage.params):
         return None
     with torch.random.fork_rng(devices=[]):
         student = build(architecture, len(stage.task.classes), stage.task.image_size)
@@ -86,6 +85,20 @@ def of_teacher(stage: Stage, teacher: Network) -> Start | None:
     digest = _digest(tensors)
     stage.log(f"{architecture} starts from the strongest channels of {source}: {len(own)} tensors")
     return Start(tensors, source, digest, architecture, frozenset())
+
+
+def asks_teacher(settings: Distill) -> bool:
+    """Whether the student is to start from channels of its teacher, if it can."""
+    named = settings.student_weights
+    return named == TEACHER or (named == AUTO and settings.reuses_classifier)
+
+
+def starts_fresh(settings: Distill, teacher: Classifier, image_size: int) -> bool:
+    """Whether nothing is given to the student, known before there are images."""
+    if not asks_teacher(settings):
+        return settings.student_weights in (None, AUTO)
+    own = weights(build(settings.student, teacher.fc.out_features, image_size))
+    return own.keys() != thinned(own, weights(teacher)).keys()
 
 
 def thinned(own: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.distill.start import thinned
+from stages.distill.start import starts_fresh, thinned
 from tests.stages import test_distill_phases as phases
 from tests.stages.test_student_weights import check_equal, student_of
 from webdistill.core.errors import UserError
@@ -95,6 +95,8 @@ def test_auto_takes_the_teachers_channels_where_the_student_has_its_classifier_a
     said = f"{stage.params.student} starts from the strongest channels of its teacher"
     assert (said in capsys.readouterr().err) == given
     assert (prepared.start is not None) == given
+    fresh = starts_fresh(stage.params, prepared.run.teacher, stage.task.image_size)
+    assert fresh == (not given)
 
 
 def test_a_student_that_is_no_part_of_its_teacher_starts_fresh_or_says_why_not(
@@ -102,6 +104,8 @@ def test_a_student_that_is_no_part_of_its_teacher_starts_fresh_or_says_why_not(
 ) -> None:
     other = {"method": "simkd", "student": "resnet14"}
     begun, fresh = (student_of(**other, student_weights=named) for named in ("auto", None))
+    stage = phases.stage_of(**other, student_weights="auto")
+    assert starts_fresh(stage.params, build("resnet8", 3, 32), 32)
     check_equal(begun, weights(fresh), ())
     assert (
         "resnet14 starts fresh: it is no part of its teacher resnet8 in " in capsys.readouterr().err

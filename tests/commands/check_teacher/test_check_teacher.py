@@ -242,6 +242,21 @@ def test_a_student_larger_than_the_teacher_is_a_warning(
     assert "name a smaller network in distill.student, or set distill.method to kd" in text
 
 
+@pytest.mark.parametrize(
+    ("student", "weights", "said"),
+    [
+        ("torchvision:shufflenet_v2_x0_5", "auto", True),
+        ("torchvision:shufflenet_v2_x0_5", "pretrained", False),
+        ("resnet8", None, False),  # no library has weights for it
+    ],
+)
+def test_a_library_network_that_starts_fresh_is_told_of_its_weights(
+    task: Path, capsys: pytest.CaptureFixture[str], student: str, weights: str | None, said: bool
+) -> None:
+    set_distill(task, student=student, student_weights=weights)
+    assert ("it starts fresh: distill.student_weights = pretrained" in checked(capsys)[2]) is said
+
+
 def test_a_student_that_does_not_exist_fails(
     task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,16 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from stages.distill.cost import expected
-from stages.distill.params import Distill
+from stages.distill.params import PRETRAINED, Distill
+from stages.distill.start import starts_fresh
 from webdistill.commands.check_teacher.findings import Finding
 from webdistill.commands.check_teacher.pictures import Pictures
 from webdistill.core.errors import UserError
 from webdistill.harness.params import Params
 from webdistill.models.checkpoint import Card, Network
 from webdistill.models.cost import multiply_adds, parameters
+from webdistill.models.names import parse
 
 BATCH_PIXELS = 2**16  # 64 images of 32 px, 1 of 224
 SIGMAS = 3.0  # from which on an accuracy is lower than the card's
+LIBRARIES = ("torchvision", "timm")  # that may have weights for the student
 SHOWN = 8  # classes named in a message
 
 
@@ -164,6 +167,11 @@ def student(network: Network, settings: Params, size: int) -> Finding:
     text = found.sentence
     if distill.deconfound.enabled and distill.deconfound.inference == "compensated":
         text += "; the compensation of distill.deconfound comes on top"
+    if parse(distill.student).family in LIBRARIES and starts_fresh(distill, network.net, size):
+        text += (
+            f"; it starts fresh: distill.student_weights = {PRETRAINED} would start from the library's weights, which "
+            "shows with few images"
+        )
     if found.warning is None:
         return Finding("ok", "student", text)
     return Finding("warn", "student", f"{text}; {found.warning}")
