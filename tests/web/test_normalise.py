@@ -32,6 +32,7 @@ from webdistill.web.target import parse_url
         ("HTTP://PHOTOS.example/C.jpg", "http://photos.example/C.jpg"),
         ("http://A.example/a b.jpg?c d", "http://a.example/a b.jpg?c d"),
         ("http://a.example/%2F%3a?%28#x", "http://a.example/%2F%3a?%28"),
+        ("http://a.example/1.jpg # a cat", "http://a.example/1.jpg"),
         ("http://a.example?x=1", "http://a.example/?x=1"),
         ("http://a.example/x?", "http://a.example/x?"),
         ("http://http://a.example/x", "http://a.example/x"),

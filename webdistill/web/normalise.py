@@ -71,7 +71,7 @@ def normalise_url(text: str) -> str:
     if port is not None and port != DEFAULT_PORT[parts.scheme]:
         host = f"{host}:{port}"
     path, query = WHOLE.match(text).groups()  # type: ignore[union-attr]  # it has an authority
-    return f"{parts.scheme}://{host}{path or '/'}{query or ''}"
+    return f"{parts.scheme}://{host}{path or '/'}{query or ''}".rstrip(" ")  # before a fragment
 
 
 def web_address(text: str) -> str:
