@@ -31,9 +31,8 @@ def main(stage: Stage) -> None:
     stage.when_published(lambda: remove(pages))
     stage.log(f"{found.table.num_rows:,} candidates from {found.counts['rows']:,} rows")
     for one, rows in lost.items():
-        stage.log(
-            f"{rows.count:,} rows of {one} left out, which are not as its first: {rows.where()}"
-        )
+        for line in rows.told(one):
+            stage.log(line)
     if told := without_class(found.table):
         stage.log(told)
     for reason, count in local.left_out.items():

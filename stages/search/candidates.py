@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from stages.search.cells import NO_OPT_OUT
 from stages.search.found import PROVIDERS, SCHEMA, SOURCES, TYPES, Found
 from stages.search.keywords import Keywords, plain, whole_words
 from webdistill.web.normalise import SCHEME, normalise_url, sameness, strip_secrets, web_address
 
-NO_OPT_OUT = frozenset({"", "0", "0.0", "false", "f", "no", "n", "none", "null", "nan"})
 ADDRESS = re.compile(r"https?://[^\s<>\"']+", re.IGNORECASE)
 BLOCK = 1 << 16  # rows that are Python values at a time
 

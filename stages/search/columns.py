@@ -28,7 +28,10 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("identifier",),
         ("path", "filepath", "imagepath", "filename", "imagefile", "imagefilename", "file"),
     ),
-    "image": (("image", "img", "picture", "imagebytes", "jpg", "jpeg", "png", "webp", "bytes"),),
+    "image": (
+        ("image", "img", "picture", "imagebytes", "jpg", "jpeg", "png", "webp", "bytes"),
+        ("images",),
+    ),
     "query": (("query", "keyword", "searchterm"),),
     "caption": (
         ("caption", "text", "txt", "alttext", "alt"),
@@ -41,7 +44,11 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("pagetitle",),
         ("scientificname", "taxonname"),
     ),
-    "licence": (("licence", "license", "licencename", "licensename"), ("usageterms",), ("rights",)),
+    "licence": (
+        ("licence", "license", "licencename", "licensename", "licenseshortname"),  # the last: Commons
+        ("usageterms",),
+        ("rights",),
+    ),
     "licence_url": (("licenceurl", "licenseurl"), ("webstatement",)),
     "creator": (
         ("creator", "author", "artist", "photographer", "creatorname", "authorname"),
@@ -56,11 +63,12 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "landing_page": (
         ("landingpage", "foreignlandingurl", "landingurl", "originallandingurl"),
         ("pageurl", "sourceurl"),
+        ("descriptionurl",),  # of Commons
         ("references",),
         ("furtherinformationurl",),
     ),
     "attribution": (("attribution", "credit"),),
-    "opt_out": (("optout",),),
+    "opt_out": (("optout", "optedout"), ("noai",), ("tdmreservation",)),
     "sha256": (("sha256",), ("sha256sum", "sha256hash", "imagesha256")),
     "md5": (("md5", "originalmd5"), ("md5sum", "md5hash", "imagemd5")),
     "punsafe": (("punsafe",),),

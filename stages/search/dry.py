@@ -33,10 +33,7 @@ def overview(stage: Stage) -> list[str]:
             counts[provider.name] = count_remote(provider, ask, keywords)
     lines = table(counts, stage.task.classes)
     for name, lost in local.lost().items():
-        lines += [
-            "",
-            f"{lost.count:,} rows of {name} left out, which are not as its first: {lost.where()}",
-        ]
+        lines += ["", *lost.told(name)]
     if providers:
         asked = " and ".join(one.name for one in providers)
         lines += [

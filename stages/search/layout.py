@@ -15,7 +15,7 @@ from pathlib import Path
 from stages.search.cells import WEB
 from stages.search.columns import assign, matching, no_address
 from stages.search.datasets import Source, headerless, plain, special
-from stages.search.textlines import Form, Lines, Lost, cells, dialect, whole_lines
+from stages.search.textlines import NOTE, Form, Lines, Lost, cells, dialect, whole_lines
 from webdistill.core.errors import UserError
 
 SEEN = 100  # rows that are looked at
@@ -136,12 +136,12 @@ def _begin(path: Path, form: Form | None) -> list[list[str]]:
 
 
 def _texts(path: Path) -> list[str]:
-    """The first lines that say something; # begins a comment."""
+    """The first lines that say something, without comments."""
     found: list[str] = []
     with Lines(path) as lines:
         for line in lines:
             lines.mark()
-            if line.strip() and line.strip()[0] != "#":
+            if line.strip() and not NOTE.match(line.strip()):
                 found.append(line.strip())
             if len(found) == SEEN:
                 break

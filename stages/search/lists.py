@@ -16,14 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stages.search.cells import text
+from stages.search.cells import glance
 from stages.search.columns import Peek, ambiguous, assign, matching, no_address, with_addresses
 from stages.search.datasets import Source, plain, special
 from stages.search.features import class_name, class_names, query_column
 from stages.search.found import Found
+from stages.search.jsonlines import objects
 from stages.search.layout import SEEN, Layout, look, sources
 from stages.search.rows import Row, found_in
-from stages.search.textlines import PACKED, Lines, Lost, cells, objects, whole_lines
+from stages.search.textlines import PACKED, Lines, Lost, cells, whole_lines
 from webdistill.core.errors import UserError
 
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
@@ -86,7 +87,7 @@ def list_rows(
     `lost`: counts the rows that cannot be read. Raises UserError when that is all of them, when the list has neither
     addresses nor images, or columns of unclear meaning.
     """
-    lost.count, lost.lines = 0, []  # a list may be read again
+    lost.count, lost.lines, lost.western = 0, [], 0  # a list may be read again
     row, beside = -1, path.parent
     try:
         for row, (values, holds) in enumerate(_rows(path, columns, image, lost)):
@@ -139,6 +140,7 @@ def _text(path: Path, kind: str, columns: Mapping[str, str], lost: Lost) -> Rows
                 },
                 False,
             )
+        lost.western = lines.western
 
 
 def _is_header(row: Sequence[str], layout: Layout) -> bool:
@@ -151,7 +153,7 @@ def _json(path: Path, columns: Mapping[str, str], lost: Lost) -> Rows:
     present = list(dict.fromkeys(key for row in first for key in row))
 
     def peek(name: str) -> list[str]:
-        return [text(row.get(name)) for row in first]
+        return [glance(row.get(name)) for row in first]
 
     chosen = _chosen(path, present, {k: v for k, v in columns.items() if k != "image"}, peek)
     if "url" not in chosen and first:
@@ -159,6 +161,7 @@ def _json(path: Path, columns: Mapping[str, str], lost: Lost) -> Rows:
     with Lines(path) as lines:
         for row in objects(lines, lost):
             yield _values(chosen, row), False
+        lost.western = lines.western
 
 
 def _parquet(path: Path, columns: Mapping[str, str], image: str) -> Rows:
@@ -204,13 +207,10 @@ def _values(chosen: Mapping[str, Sequence[Source]], row: Mapping[str, Any]) -> d
 
 
 def _first_cells(file: pq.ParquetFile, name: str) -> list[str]:
-    kind = file.schema_arrow.field(name).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    checks = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
-    if not any(check(kind) for check in checks):
+    if not _holds_text(file.schema_arrow.field(name).type):
         return []
     batch = next(file.iter_batches(batch_size=SEEN, columns=[name]), None)
-    return list(map(text, _cells(batch.column(0), None))) if batch is not None else []
+    return list(map(glance, _cells(batch.column(0), None))) if batch is not None else []
 
 
 def _cells(column: pa.Array, names: list[str] | None) -> list[Any]:
@@ -240,6 +240,17 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return any(
         check(kind) for check in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null)
     )
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    """Texts, also in lists and structs; nothing with bytes, which may be large."""
+    if pa.types.is_struct(kind):
+        inner = [field.type for field in kind]
+        return any(map(_holds_text, inner)) and not any(map(_holds_bytes, inner))
+    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _holds_text(kind.value_type)
+    checks = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
+    return any(check(kind) for check in checks)
 
 
 def _valid(column: pa.Array) -> list[bool]:

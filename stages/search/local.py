@@ -49,8 +49,8 @@ class Local:
             yield from part.rows()
 
     def lost(self) -> dict[str, Lost]:
-        """The lists with rows that could not be read, once all rows were."""
-        return {part.name: part.lost for part in self.parts if part.lost.count}
+        """The lists with rows that could not be read, or not as UTF-8, once all rows were."""
+        return {part.name: part.lost for part in self.parts if part.lost.count or part.lost.western}
 
     def facts(self, candidates: pa.Table) -> dict[str, dict[str, str]]:
         """What fetch has to know of each list and tar with bytes of candidates: its digest, the images' column."""
@@ -72,8 +72,8 @@ def open_local(path: Path, name: str, columns: Mapping[str, str], keywords: Keyw
     if not path.is_dir():
         if not ending(path.name) and path.suffix.lower() != ".tar":
             raise UserError(
-                f"search.local: expected a list ({', '.join(ENDINGS)}; text also as .gz, .bz2 or .xz), a .tar or a "
-                f"folder with such files or images, found {path}"
+                f"search.local: expected a list ({', '.join(ENDINGS)}; text also as .gz, .bz2, .xz or .zst), a .tar or "
+                f"a folder with such files or images, found {path}"
             )
         return Local([_part(path, Path(name).as_posix(), columns)], {})
     files, left_out = _walk(path)

@@ -52,7 +52,7 @@ class Search(Section):
         str,
         Field(
             min_length=1,
-            description="a list (.csv, .tsv, .txt, .jsonl, .parquet; text also as .gz, .bz2, .xz), a .tar of "
+            description="a list (.csv, .tsv, .txt, .jsonl, .parquet; text also as .gz, .bz2, .xz, .zst), a .tar of "
             "WebDataset, or a folder of these and of images",
         ),
     ]

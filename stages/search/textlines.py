@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import contextlib
 import csv
 import gzip
 import io
-import json
 import lzma
 import re
 from collections import deque
@@ -21,25 +21,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+import pyarrow as pa
+
 from stages.search.cells import WEB
 
 LONGEST = 1 << 22  # characters of a record
 MOST_LINES = 1000  # of a record: a quote that is open for longer was never meant to be closed
 SHOWN = 5  # line numbers that people are told
-PREFACE = re.compile(
-    r"\s*(?:#.*|(\"?)sep=.\1)?\s*", re.DOTALL
-)  # lines before a list begins: notes, and Excel's mark
+NOTE = re.compile(r"#|//\s")  # begins a line that is none of the list
+PREFACE = re.compile(  # lines before a list begins: notes, Excel's mark, rows without a cell that says something
+    rf"\s*+(?:(?:{NOTE.pattern}).*|(\"?)sep=.\1)?[\s,;|]*+", re.DOTALL
+)
 UNREADABLE = "\udc80"  # stands for a line that is too long; no text, so that its row is left out
-AROUND = " \t\r\n\x1e[],"  # objects: RFC 7464 begins each with a sign of its own
-PACKED = (".gz", ".bz2", ".xz")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+WESTERN = re.compile(r"[\x01-\x7f\udc80-\udcff]+")  # a line that is no UTF-8 anywhere
 
 
 @dataclass
 class Lost:
-    """Rows of a list that could not be read: how many, and at which lines the first of them begin."""
+    """Rows of a list that could not be read: how many, and at which lines the first of them begin.
+
+    `western`: lines that were read in the letters of Windows, for want of UTF-8.
+    """
 
     count: int = 0
     lines: list[int] = field(default_factory=list)
+    western: int = 0
 
     def add(self, line: int) -> None:
         """One more."""
@@ -51,6 +58,13 @@ class Lost:
         """Line numbers for people."""
         more = ", ..." if self.count > len(self.lines) else ""
         return f"line{'s' if self.count > 1 else ''} {', '.join(map(str, self.lines))}{more}"
+
+    def told(self, name: str) -> Iterator[str]:
+        """What to say of the list `name`."""
+        if self.count:
+            yield f"{self.count:,} rows of {name} left out, which are not as its first: {self.where()}"
+        if self.western:
+            yield f"{self.western:,} lines of {name} are no UTF-8 and were read as Windows-1252"
 
 
 class Dialect(TypedDict):
@@ -119,8 +133,11 @@ class Lines:
     def __init__(self, path: Path) -> None:
         with _open(path) as file:
             start = file.read(4)
-        self._file = io.TextIOWrapper(_open(path), _encoding(start), "surrogateescape", newline="")
+        encoding = _encoding(start)
+        self._file = io.TextIOWrapper(_open(path), encoding, "surrogateescape", newline="")
         self._number = self._size = 0
+        self._unicode = encoding != "utf-8-sig" or start.startswith(codecs.BOM_UTF8)
+        self.western = 0  # lines that were no Unicode so far
         self._begun = False
         self._back: deque[tuple[int, str]] = deque()
         self.taken: list[tuple[int, str]] = []
@@ -165,8 +182,18 @@ class Lines:
         if len(line) == LONGEST and not line.endswith(("\n", "\r")):
             while (rest := self._file.readline(LONGEST)) and not rest.endswith(("\n", "\r")):
                 pass
-            line = UNREADABLE
-        return self._number, line
+            return self._number, UNREADABLE
+        return self._number, line if line.isascii() else self._as_meant(line)
+
+    def _as_meant(self, line: str) -> str:
+        """In the letters of Windows where neither this line nor one before it is UTF-8, as Excel saves a CSV."""
+        if _has_code(line):
+            self._unicode = True
+        elif not self._unicode and WESTERN.fullmatch(line):
+            with contextlib.suppress(UnicodeDecodeError):
+                line = line.encode(errors="surrogateescape").decode("cp1252")
+                self.western += 1
+        return line
 
 
 def _encoding(start: bytes) -> str:
@@ -191,6 +218,8 @@ def _open(path: Path) -> Any:
             return bz2.open(path)
         case ".xz":
             return lzma.open(path)
+        case ".zst":
+            return pa.input_stream(path, "zstd")
     return path.open("rb")
 
 
@@ -214,13 +243,13 @@ def cells(lines: Lines, form: Form, lost: Lost) -> Iterator[list[str]]:
         between = lines.taken[1:-1] if len(lines.taken) > 2 else ()
         again = row is None or any(map(form.swallowed, between))
         whole = form.fitted(row) if row else None
-        if whole is not None and not again and _is_text(lines):
+        if whole is not None and not again and is_text(lines):
             yield whole
         elif row != []:
             number, first = lines.taken[0]
             if again:
                 lines.give_back()
-            alone = form.alone(first) if len(lines.taken) == 1 and _is_text(lines) else None
+            alone = form.alone(first) if len(lines.taken) == 1 and is_text(lines) else None
             if alone is None:
                 lost.add(number)
             else:
@@ -230,39 +259,19 @@ def cells(lines: Lines, form: Form, lost: Lost) -> Iterator[list[str]]:
 def whole_lines(lines: Lines, lost: Lost) -> Iterator[list[str]]:
     """Rows of one cell, which is the line: commas in it separate nothing, and one at its end nothing from nothing.
 
-    Quotes around it go, # begins a comment.
+    Quotes around it go, as do comments.
     """
     for line in lines:
         cell = line.strip().rstrip(", \t")
-        if cell and not _is_text(lines):
+        if cell and not is_text(lines):
             lost.add(lines.taken[0][0])
-        elif cell and cell[0] != "#":
+        elif cell and not NOTE.match(cell):
             quoted = cell[0] == cell[-1] == '"' and len(cell) > 1
             yield [cell[1:-1].replace('""', '"') if quoted else cell]
         lines.mark()
 
 
-def objects(lines: Lines, lost: Lost) -> Iterator[dict[str, Any]]:
-    """JSON objects, one a line, also where the lines make an array."""
-    for line in lines:
-        if written := line.strip(AROUND):
-            found = _object(written) if _is_text(lines) else None
-            if found is None:
-                lost.add(lines.taken[0][0])
-            else:
-                yield found
-        lines.mark()
-
-
-def _object(line: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _is_text(lines: Lines) -> bool:
+def is_text(lines: Lines) -> bool:
     """Whether the lines since `mark` are in the encoding of the file."""
     return all(line.isascii() or _has_code(line) for _, line in lines.taken)
 

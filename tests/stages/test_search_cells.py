@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.search.cells import addresses
+from stages.search.found import Found
 from stages.search.keywords import Keywords
 from stages.search.local import open_local
 from tests.stages.test_search_text import GOOD, HEAD, read, urls
@@ -22,6 +23,7 @@ from webdistill.core.errors import UserError
         "http://a.example/1 http://a.example/2", "http://a.example/1|http://a.example/2",
         "http://a.example/1 | http://a.example/2", "http://a.example/1;https://a.example/2",
         "http://a.example/1, http://a.example/2", "http://a.example/1\nhttp://a.example/2",
+        "http://a.example/1 300w, http://a.example/2 1.5x",
         "['http://a.example/1', 'http://a.example/2']", '["http://a.example/1","http://a.example/2"]',
         "{http://a.example/1,http://a.example/2}", "(http://a.example/1, http://a.example/2)",
     ],
@@ -47,6 +49,7 @@ def test_one_address_may_be_a_list_or_stand_between_marks(tmp_path: Path, cell: 
     "cell",
     [
         "\u200b{}\u200b", "\ufeff{}", "\u202a{}\u202c", " \u200e{}\u200e ", "\u201c{}\u201d", "\u00ab{}\u00bb",
+        '![a cat]({} "a cat")',
         "a cat.jpg ({})", "![a cat]({})", "[a cat]({})", '<img src="{}" alt="a cat">', "<a href='{}'>", '=IMAGE("{}")',
         '=HYPERLINK("{}", "a cat")',
     ],
@@ -71,6 +74,9 @@ def test_an_address_may_be_in_a_structure(tmp_path: Path) -> None:
     for name, value in (
         ("url", cell),
         ("image_url", [cell, {**cell, "src": "http://a.example/2"}]),
+        ("image", {"thumb": "http://a.example/3", **cell}),
+        ("images", [cell, {**cell, "src": "http://a.example/2"}]),
+        ("image", {"id": "x", "large": cell}),
     ):
         pq.write_table(pa.table({name: [value]}), tmp_path / "a.parquet")
         (tmp_path / "a.jsonl").write_text(json.dumps({name: value}) + "\n")
@@ -78,22 +84,51 @@ def test_an_address_may_be_in_a_structure(tmp_path: Path) -> None:
             rows = open_local(path, path.name, {}, Keywords(["cat"])).rows()
             found = [one.url for one in rows]
             assert found == ["http://a.example/1", "http://a.example/2"][: len(found)]
-            assert len(found) == (1 if name == "url" else 2)
+            assert len(found) == (2 if isinstance(value, list) else 1)
     assert urls(tmp_path / "b.jsonl", '{"url": {"id": "x"}}\n') == [""]
 
 
 @pytest.mark.parametrize(
     "text",
-    ['[{},\n{},\n]\n', "[\n{}\n,{}\n]", "{},\n{},\n", "\x1e{}\n\x1e{}\n", " {} \r\n\r\n{}"],
+    ['[{},\n{},\n]\n', "[\n{}\n,{}\n]", "{},\n{},\n", "\x1e{}\n\x1e{}\n", " {} \r\n\r\n{}", "[{}, {}]", "{}{}"],
 )  # fmt: skip
-def test_lines_of_json_may_be_those_of_an_array(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("indent", [None, 1])
+def test_lines_of_json_may_be_those_of_an_array(
+    tmp_path: Path, text: str, indent: int | None
+) -> None:
     for n in (1, 2):
-        text = text.replace("{}", json.dumps({"url": f"http://a.example/{n}", "x": [n]}), 1)
+        row = {"url": f"http://a.example/{n}", "x": [n, {"y": "}{"}]}
+        text = text.replace("{}", json.dumps(row, indent=indent), 1)
     local = read(tmp_path / "a.jsonl", text)
     assert [one.url for one in local.rows()] == ["http://a.example/1", "http://a.example/2"]
     assert not local.lost()
     with pytest.raises(UserError, match=r"\(line 1\); JSON must be one object a line"):
-        list(read(tmp_path / "b.jsonl", '[{"url": "http://a.example/1"}, {"url": "2"}]').rows())
+        list(read(tmp_path / "b.jsonl", '[{"url": "http://a.example/1"}, 2]').rows())
+
+
+def test_json_that_breaks_off_costs_its_row_alone(tmp_path: Path) -> None:
+    good = json.dumps({"url": "http://a.example/1"})
+    text = f'{{"url": "http://a.exa\n{good}\n{{"url":\n{good}\n{{"url": {{\n'
+    local = read(tmp_path / "a.jsonl", text)
+    assert [one.url for one in local.rows()] == ["http://a.example/1"] * 2
+    assert local.lost()["a.jsonl"].lines == [1, 3, 5]
+    local = read(tmp_path / "b.jsonl", '{"url": [\n' * 20_000 + good)
+    assert [one.url for one in local.rows()] == ["http://a.example/1"], "and takes no hour"
+
+
+def test_a_structure_says_what_it_is_called_by(tmp_path: Path) -> None:
+    row = {
+        "url": "http://a.example/1",
+        "creator": {"id": 7, "name": "Ada"},
+        "license": {"value": "CC0", "source": "x"},
+        "caption": {"en": "a cat", "de": "eine Katze"},
+    }
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    for path in (tmp_path / "a.parquet", tmp_path / "a.jsonl"):
+        (one,) = open_local(path, path.name, {}, Keywords(["cat"])).rows()
+        assert (one.creator, one.licence) == ("Ada", "CC0")
+        assert one.caption == "a cat, eine Katze"
 
 
 def test_a_list_in_a_cell_of_parquet(tmp_path: Path) -> None:
@@ -133,6 +168,15 @@ def test_a_word_for_no_address_is_no_path(tmp_path: Path, word: str) -> None:
     for name in ("a.jsonl", "a.parquet"):
         (one,) = open_local(tmp_path / name, name, {}, Keywords(["cat"])).rows()
         assert (one.url, one.source) == ("", "http")
+
+
+@pytest.mark.parametrize("word", ["NULL", "nan", "None", "#N/A", "<NA>", "\\N", "-", "n/a"])
+def test_a_word_for_nothing_says_nothing(tmp_path: Path, word: str) -> None:
+    names = "license,license_url,creator,landing_page,sha256,md5,opt_out,noai"
+    text = f"url,{names}\nhttp://a.example/1{f',{word}' * 8}\nhttp://a.example/2,,,,,,,{word},1\n"
+    first, second = read(tmp_path / "a.csv", text).rows()
+    assert first == Found("http://a.example/1", row=0, provider="list")
+    assert second.opt_out == "1"
 
 
 def test_paths_of_windows_lead_somewhere(tmp_path: Path) -> None:

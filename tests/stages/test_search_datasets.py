@@ -249,3 +249,20 @@ def test_scores_and_digests_reach_the_candidates(tmp_path: Path) -> None:
     assert table["punsafe"].to_pylist() == [0.5, None]
     assert table["aesthetic"].to_pylist() == [None, None]
     assert {str(table.schema.field(name).type) for name in SCORES} == {"double"}
+
+
+def test_rows_of_commons(tmp_path: Path) -> None:
+    page, picture = (
+        "https://commons.wikimedia.org/wiki/File:A.jpg",
+        "https://upload.wikimedia.org/A.jpg",
+    )
+    (tmp_path / "a.csv").write_text(
+        f"title,descriptionurl,url,Artist,LicenseShortName\nFile:A.jpg,{page},{picture},Ada,CC BY 4.0\n"
+    )
+    (one,) = open_local(tmp_path / "a.csv", "a.csv", {}, Keywords(["cat"])).rows()
+    assert (one.url, one.landing_page, one.creator, one.licence) == (
+        picture,
+        page,
+        "Ada",
+        "CC BY 4.0",
+    )

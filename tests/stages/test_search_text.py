@@ -8,6 +8,8 @@ import json
 import lzma
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import stages.search.__main__ as program
@@ -41,11 +43,11 @@ LAST = "http://a.example/9,a dog\n"
         "http://a.example/2\n",
         "http://a.example/2,a cat,,CC0\n",
         'http://a.example/2,"a "cat", "asleep"\n',
-        b"http://a.example/2,caf\xe9\n",
+        b"http://a.example/2,caf\xe9\x81\n",
         "x" * 3000 + "\n",
         '"' + "x" * 3000 + "\n",
     ],
-    ids=["long", "short", "empty between", "quotes", "latin-1", "endless", "both"],
+    ids=["long", "short", "empty between", "quotes", "bytes", "endless", "both"],
 )  # fmt: skip
 def test_a_ragged_row_costs_that_row(
     tmp_path: Path, bad: str | bytes, monkeypatch: pytest.MonkeyPatch
@@ -251,17 +253,19 @@ def test_captions_without_a_header_stay_captions(tmp_path: Path, rows: list[str]
     assert [[one.url, one.caption] for one in found] == right
 
 
-@pytest.mark.parametrize("pack", [gzip, bz2, lzma], ids=["gz", "bz2", "xz"])
+@pytest.mark.parametrize("packed", ["gz", "bz2", "xz", "zst"])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a.jsonl"])
-def test_packed_lists(tmp_path: Path, name: str, pack: object) -> None:
+def test_packed_lists(tmp_path: Path, name: str, packed: str) -> None:
     text = {
         "a.csv": HEAD + GOOD,
         "a.tsv": (HEAD + GOOD).replace(",", "\t"),
         "a.txt": "http://a.example/1\n",
         "a.jsonl": '{"url": "http://a.example/1", "caption": "a cat"}\n',
     }[name]
-    ending = {gzip: ".gz", bz2: ".bz2", lzma: ".xz"}[pack]  # type: ignore[index]
-    data = pack.compress(text.encode() * 1)  # type: ignore[attr-defined]
+    zst = pa.Codec("zstd")
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zst.compress}
+    ending = f".{packed}"
+    data = bytes(pack[packed](text.encode()))
     assert urls(tmp_path / (name + ending), data) == ["http://a.example/1"]
     with pytest.raises(UserError, match=r"cannot read .*a\.") as caught:
         list(read(tmp_path / (name + ending), data[: len(data) * 2 // 3]).rows())
@@ -276,6 +280,44 @@ def test_what_spreadsheets_write(tmp_path: Path, encoding: str) -> None:
     tabs = text.replace(";", "\t").encode(encoding)
     assert urls(tmp_path / "a.txt", tabs) == ["http://a.example/1"]
     assert urls(tmp_path / "b.csv", tabs) == ["http://a.example/1"], "as iNaturalist's .csv"
+
+
+def test_what_excel_saves_without_unicode(tmp_path: Path) -> None:
+    text = (
+        "url;légende;caption\r\nhttp://a.example/1;x;größe, 5 €\r\nhttp://a.example/2;x;a cat\r\n"
+    )
+    (tmp_path / "web.csv").write_bytes(text.encode("cp1252"))
+    at_work = stage(tmp_path / "out", local=str(tmp_path / "web.csv"))
+    told: list[str] = []
+    at_work.log = told.append
+    program.main(at_work)
+    at_work.publish()
+    assert [line for line in told if "UTF-8" in line] == [
+        f"2 lines of {tmp_path}/web.csv are no UTF-8 and were read as Windows-1252"
+    ]
+    table = pq.read_table(tmp_path / "out/search/candidates.parquet")
+    assert table.column("caption").to_pylist() == ["größe, 5 €", "a cat"]
+    assert read_json(tmp_path / "out/search/metrics.json")["rows_unreadable"] == 0
+
+
+def test_a_list_that_is_unicode_is_no_other(tmp_path: Path) -> None:
+    """Neither behind a line that shows it, nor with a mark, nor in a line that is UTF-8 in part."""
+    bad = b"http://a.example/2,caf\xe9\n"
+    for name, head in (("a", "url,größe\n"), ("b", "\ufeffurl,caption\n")):
+        local = read(tmp_path / f"{name}.csv", head.encode() + bad + GOOD.encode())
+        assert [one.url for one in local.rows()] == ["http://a.example/1"]
+        assert local.lost()[f"{name}.csv"].lines == [2]
+    local = read(tmp_path / "c.csv", HEAD.encode() + b"http://a.example/2,\xc3\xa9\xe9\n" + bad)
+    assert [one.caption for one in local.rows()] == ["café"]
+
+
+def test_rows_that_say_nothing_may_stand_before_a_list(tmp_path: Path) -> None:
+    for before, sign in ((",,\n", ","), ("\n;\n; ;\n", ";"), ("// made by Ada\n", ",")):
+        text = before + (HEAD + GOOD).replace(",", sign)
+        (one,) = read(tmp_path / "a.csv", text).rows()
+        assert (one.url, one.caption) == ("http://a.example/1", "a cat")
+    lines = "// my list\nhttp://a.example/1\n// more\n//a.example/2\n"
+    assert urls(tmp_path / "a.txt", lines) == ["http://a.example/1", "//a.example/2"]
 
 
 def test_lines_of_text(tmp_path: Path) -> None:
