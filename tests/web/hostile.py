@@ -40,6 +40,7 @@ ROBOTS = {
     "joined": b"# BEGIN\nUser-agent: Foo\nAllow: /\n# END\n\xef\xbb\xbfUser-agent: *\nDisallow: /ok/1\n",
     "nul": b"User-agent: *\0\nDisallow: /ok/1\0\n",
     "version": b"User-agent: WebDistill/0.1 (+https://a.example)\nDisallow: /ok/1\n\nUser-agent: *\nAllow: /\n",
+    "listed": b"User-agent: GPTBot, WebDistill/1.0, X # training\nDisallow: /ok/1\n\nUser-agent: *\nAllow: /\n",
     "utf16": "User-agent: *\nDisallow: /ok/1\n".encode("utf-16"),
     "utf16le": "User-agent: *\nDisallow: /ok/1\n".encode("utf-16-le"),
     "utf16be": b"\xfe\xff" + "# caf\xe9 \u65e5\nUser-agent: *\r\nDisallow: /ok/1\r\n".encode("utf-16-be"),

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
         ("googlebot: noindex", ""), ("otherbot: nofollow, noindex", ""), ("noairplanes", ""), ("index, follow", ""),
         ("max-image-preview: none", ""), (",,:,", ""), ("noai noimageai", "noai"), ("nofollow; noindex", "noindex"),
         ('"noai"', "noai"), ("robots: noai", "noai"), ("webdistill/0.1: noindex", "noindex"),
-        ("googlebot: noindex nofollow", ""),
+        ("googlebot: noindex nofollow", ""), ("'noai'", "noai"), ("rating: adult, noai", "noai"),
+        ("unavailable_after: Wed, 25 Jun 2010 15:00:00 GMT, noai", "noai"),
+        ("unavailable_after: Wednesday, 25-Jun-10 15:00:00 GMT, noai", "noai"),
+        ("googlebot: unavailable_after: Wed, 25 Jun 2010 15:00:00 GMT, noindex", ""),
     ],
 )  # fmt: skip
 def test_x_robots_tag(value: str, word: str) -> None:
@@ -40,6 +43,9 @@ def test_x_robots_tag(value: str, word: str) -> None:
         (" 1 ", True),
         ('"1"', True),
         ("1, 1", True),
+        ("?1", True),
+        ("True", True),
+        ("?0", False),
         ("0", False),
         ("10", False),
         ("", False),

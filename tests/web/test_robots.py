@@ -52,8 +52,9 @@ def test_rules_for_us_win_over_rules_for_all_and_the_longest_rule_counts(
     assert found == [("ok", "allowed"), ("robots", "disallowed"), ("ok", "allowed")]
 
 
-def test_a_name_with_a_version_is_ours(server: Server, ask: Ask) -> None:
-    at = server.at("version.test")
+@pytest.mark.parametrize("host", ["version", "listed"])
+def test_a_name_with_a_version_or_among_others_is_ours(server: Server, ask: Ask, host: str) -> None:
+    at = server.at(f"{host}.test")
     found = verdicts(server, ask, f"{at}/ok/1", f"{at}/ok/2")
     assert found == [("robots", "disallowed"), ("ok", "allowed")]
 

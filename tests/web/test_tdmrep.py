@@ -52,6 +52,12 @@ def test_the_longest_location_counts_and_of_equal_ones_the_reservation() -> None
         assert [may_use(order, path) for path in paths] == [False, True, False]
 
 
+def test_keys_are_spelt_as_the_headers_are() -> None:
+    for key in ("TDM-Reservation", "tdm_reservation"):
+        listed = [{"Location": "/a/", key: 1}]
+        assert [may_use(listed, path) for path in ("/a/x", "/b")] == [False, True]
+
+
 def test_a_location_that_is_no_text_reserves_the_whole_site() -> None:
     found = reserved(b'[{"location": "/\\ud800", "tdm-reservation": 1}]')
     assert found is not None

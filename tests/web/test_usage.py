@@ -66,6 +66,7 @@ def group(*lines: str, agent: str = "*") -> str:
         ("train-genai=n", True), ("train-ai=y, train-genai=n", False), ("all=n", True), ("bots=n, train-ai=y", False),
         ("bots=y, search=y, train-ai=n", True), ("tdm=n", True), ("xtrain-ai=n", None), ("train-ai-x=n", None),
         ("ai_train=no", True), ("search: yes, ai-train: no", True), ("search=yes|ai-train='no'.", True),
+        ("aitrain=no", True), ("ai-train=never", True), ("TrainAI=off", True),
         ("ai-train: yes", False), ("train-ai=no-way", None), ("train-ai;allow=n, train-ai=y", False),
     ],
 )  # fmt: skip

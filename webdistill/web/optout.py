@@ -18,8 +18,12 @@ REFUSALS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 # `none` means noindex, nofollow
 OURS = frozenset({"", "*", "robots", AGENT})  # whom a word is meant for
 WITH_VALUE = frozenset(
-    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
+    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview", "rating"}
 )
+DATE = re.compile(
+    r"\d{1,2}[- ][a-z]{3}[- ]\d{2,4} "
+)  # behind the comma of `unavailable_after: Wed, 25 Jun 2010`
+RESERVED = frozenset({"1", "?1", "true", "yes"})
 
 
 def opt_out(headers: CIMultiDictProxy[str]) -> str:
@@ -29,7 +33,7 @@ def opt_out(headers: CIMultiDictProxy[str]) -> str:
         if word:
             return f"X-Robots-Tag: {word}"
     reserved = headers.getall("tdm-reservation", ())
-    if reserved and "1" in re.split(r"[\s,;\"]+", ",".join(reserved)):
+    if reserved and RESERVED & set(re.split(r"[\s,;\"']+", ",".join(reserved).lower())):
         return "tdm-reservation: 1"
     return in_headers(headers)
 
@@ -37,10 +41,10 @@ def opt_out(headers: CIMultiDictProxy[str]) -> str:
 def _refusal(value: str) -> str:
     """The first word that refuses everybody, or us; "bot: word, word" is for that bot until the next one is named."""
     agent = ""
-    for part in re.split(r"[,;]", value.lower().replace('"', "")):
+    for part in re.split(r"[,;]", re.sub(r"[\"']", "", value.lower())):
         name, colon, rest = part.partition(":")
         name = name.strip().partition("/")[0]
-        if name in WITH_VALUE:
+        if name in WITH_VALUE or DATE.match(part.strip()):
             continue
         if colon:
             agent = name

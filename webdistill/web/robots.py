@@ -36,6 +36,9 @@ UNSEEN = re.compile(
 VERSION = re.compile(  # of a crawler, or what else follows its name
     r"(user[-_ ]?agent[ \t]*:[ \t]*[a-z_-]+)(?:/|[ \t]+[(\d])[!-\"$-~ \t]*", re.IGNORECASE
 )
+AGENTS = re.compile(  # several in one line
+    r"^([ \t]*user[-_ ]?agent[ \t]*:)([^\r\n#,]*,[^\r\n#]*)", re.IGNORECASE | re.MULTILINE
+)
 LONGEST = 500 * 1024  # bytes of a robots.txt that are read
 LONGEST_DELAY = 10.0  # seconds; a Crawl-delay above counts as this
 KEPT = 86_400.0  # seconds rules are good for (RFC 9309, 2.4),
@@ -158,8 +161,15 @@ def _text(data: bytes) -> str:
 
     RFC 9309 wants UTF-8; who writes UTF-16 forbids no less. A crawler has no version: `bot/1.0` is `bot`.
     """
-    text = VERSION.sub(r"\1", UNSEEN.sub("", data[:LONGEST].decode(_encoding(data), "replace")))
+    text = UNSEEN.sub("", data[:LONGEST].decode(_encoding(data), "replace"))
+    text = VERSION.sub(r"\1", AGENTS.sub(_one_a_line, text))
     return text.rpartition("\n")[0] if len(data) >= LONGEST else text
+
+
+def _one_a_line(found: re.Match[str]) -> str:
+    """Agents that stand in one line, `a, b`, as robots.txt has them."""
+    names = filter(None, map(str.strip, found[2].split(",")))
+    return "\n".join(f"{found[1]} {name}" for name in names) or found[0]
 
 
 def _encoding(data: bytes) -> str:

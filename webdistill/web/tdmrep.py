@@ -27,7 +27,11 @@ def reserved(data: bytes) -> Protego | None:
     except (ValueError, RecursionError):
         return None
     several = listed if isinstance(listed, list) else [listed]
-    entries = [one for one in several if isinstance(one, dict)]
+    entries = [
+        {key.lower().replace("_", "-"): value for key, value in one.items()}
+        for one in several
+        if isinstance(one, dict)
+    ]
     places = {_location(one): False for one in entries if one.get("tdm-reservation") in (0, "0")}
     places |= {_location(one): True for one in entries if one.get("tdm-reservation") in (1, "1")}
     if not any(places.values()):

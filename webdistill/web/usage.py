@@ -29,13 +29,28 @@ PAIR = re.compile(
     r"([A-Za-z*][\w.*-]*)\s*(?:=|:(?!\s*[^\s,;|]*=))\s*(\"[^\"]*\"|[^\s,;|\x00-\x1f]+)"
 )
 SCOPED = re.compile(r"([/*]\S*)\s+(.*)", re.DOTALL)
-LABELS = (  # the first of these groups with a word on it decides
-    ("train-ai", "ai-train", "ai-training"),
-    ("train-genai", "genai", "foundation-model"),
+LABELS = (  # the first of these groups with a word on it decides; without hyphens, which some leave out
+    ("trainai", "aitrain", "aitraining"),
+    ("traingenai", "genai", "foundationmodel"),
     ("ai", "bots", "all", "tdm"),  # what training was a part of in earlier drafts
 )
-NO = frozenset({"n", "no", "?0", "0", "false", "deny", "denied", "disallow", "disallowed"})
-YES = frozenset({"y", "yes", "?1", "1", "true", "allow", "allowed"})
+NO = frozenset(
+    {
+        "n",
+        "no",
+        "?0",
+        "0",
+        "false",
+        "off",
+        "none",
+        "never",
+        "deny",
+        "denied",
+        "disallow",
+        "disallowed",
+    }
+)
+YES = frozenset({"y", "yes", "?1", "1", "true", "on", "allow", "allowed"})
 ROOTS = frozenset({"/", "*", "/*"})
 QUOTED = 200  # characters of a line that the ledger shows
 LOOKED_AT = 100  # lines among which the one that refuses is looked for
@@ -125,7 +140,7 @@ def in_headers(headers: CIMultiDictProxy[str]) -> str:
 def refuses(preferences: str) -> bool | None:
     """Whether `train-ai=n, search=y` refuses training; None: it says nothing of it. Of equal labels the last counts."""
     found = {
-        key.lower().replace("_", "-"): value.strip("\"'.").lower()
+        re.sub("[_-]", "", key.lower()): value.strip("\"'.").lower()
         for key, value in PAIR.findall(preferences)
     }
     for group in LABELS:
