@@ -125,12 +125,12 @@ def _within(structure: dict[str, object], depth: int) -> list[str]:
 
 
 def score(value: object) -> float | None:
-    """A number, None where there is none."""
+    """A number, None where there is none; spreadsheets of half the world write 0,5."""
     found = text(value).lower()
     if found in WORDS:
         return WORDS[found]
     try:
-        number = float(found)
+        number = float(found.replace(",", "."))
     except ValueError:
         return None
     return number if math.isfinite(number) else None

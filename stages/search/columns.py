@@ -27,6 +27,7 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fileurl", "photourl", "pictureurl", "urls"),
         ("identifier",),
         ("path", "filepath", "imagepath", "filename", "imagefile", "imagefilename", "file"),
+        ("imagename",),
     ),
     "image": (
         ("image", "img", "picture", "imagebytes", "jpg", "jpeg", "png", "webp", "bytes"),
@@ -46,6 +47,8 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "licence": (
         ("licence", "license", "licencename", "licensename", "licenseshortname"),  # the last: Commons
+        ("licensecode",),  # of iNaturalist's API
+        ("licensetitle",),
         ("usageterms",),
         ("rights",),
     ),

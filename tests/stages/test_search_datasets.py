@@ -266,3 +266,12 @@ def test_rows_of_commons(tmp_path: Path) -> None:
         "Ada",
         "CC BY 4.0",
     )
+
+
+def test_spreadsheets_write_a_comma_in_a_score(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "image_name;punsafe;license_code;license_title\nb/1.jpg;0,25;;CC BY\nb/2.jpg;-;cc0;CC0 1.0\n"
+    )
+    first, second = open_local(tmp_path / "a.csv", "a.csv", {}, Keywords(["cat"])).rows()
+    assert (first.url, first.punsafe, first.licence) == ("b/1.jpg", 0.25, "CC BY")
+    assert (second.url, second.punsafe, second.licence) == ("b/2.jpg", None, "cc0")
