@@ -89,6 +89,7 @@ TEXTS = tuple(name for name in NAMES if name != "image")
 DOUBTFUL = frozenset({"identifier", "references"})
 ADDRESSES = re.compile(r"url|uri|link|href|src|path|file|image|img|photo|picture|media")
 PICTURE = re.compile(r"\.(?:jpe?g|png|webp|gif|tiff?|bmp|avif)(?:$|\?)", re.IGNORECASE)
+MOST, LONG = 50, 60  # names in a message, and their letters
 Peek = Callable[[str], Sequence[str]]  # column -> cells from the list's beginning
 
 
@@ -108,7 +109,7 @@ def assign(
     for ours, theirs in columns.items():
         if theirs not in present:
             raise UserError(
-                f"search.columns.{ours}: {path} has no column '{theirs}'; it has {', '.join(present)}"
+                f"search.columns.{ours}: {path} has no column '{theirs}'; it has {shown(present)}"
             )
     free = [name for name in present if name not in columns.values() and _is_meant(name, peek)]
     if any(letters(name) == "url" and _has_addresses(name, peek) for name in free):
@@ -131,9 +132,19 @@ def assign(
 def ambiguous(path: Path, ours: str, found: Sequence[str]) -> str:
     """The line for a list with several columns of one meaning."""
     return (
-        f"{path}: the columns {' and '.join(found)} could each be the {ours}; say which, such as "
-        f"`columns: {{{ours}: {found[0]}}}`, under search in params.yaml"
+        f"{path}: the columns {shown(found, ' and ')} could each be the {ours}; say which, such as "
+        f"`columns: {{{ours}: {shown(found[:1])}}}`, under search in params.yaml"
     )
+
+
+def shown(names: Sequence[str], between: str = ", ") -> str:
+    """Columns in a line for people: what is no list has names of any number, length and letters."""
+    plain = (
+        "".join(sign if sign.isprintable() else "?" for sign in name[:LONG])
+        + "…" * (len(name) > LONG)
+        for name in names[:MOST]
+    )
+    return between.join([*plain, *([f"{len(names) - MOST:,} more"] if len(names) > MOST else [])])
 
 
 def with_addresses(present: Sequence[str], peek: Peek) -> list[str]:
@@ -147,9 +158,11 @@ def no_address(path: Path, present: Sequence[str], peek: Peek) -> UserError:
     likely = [name for name in named if _has_addresses(name, peek)]
     likely.sort(key=lambda name: not any(map(PICTURE.search, peek(name))))
     likely += [name for name in named if ADDRESSES.search(name.lower())]
-    example = f", such as `columns: {{url: {likely[0]}}}`," if likely else " as `columns.url`"
+    example = (
+        f", such as `columns: {{url: {shown(likely[:1])}}}`," if likely else " as `columns.url`"
+    )
     return UserError(
-        f"{path} has no column 'url'; it has {', '.join(present)}; name the one with the addresses{example} "
+        f"{path} has no column 'url'; it has {shown(present)}; name the one with the addresses{example} "
         "under search in params.yaml"
     )
 

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from stages.search.cells import WEB
-from stages.search.columns import assign, matching, no_address
+from stages.search.columns import MOST, assign, matching, no_address
 from stages.search.datasets import Source, headerless, plain, special
 from stages.search.textlines import NOTE, Form, Lines, Lost, cells, dialect, whole_lines
 from webdistill.core.errors import UserError
@@ -104,9 +104,8 @@ def sources(path: Path, layout: Layout, columns: Mapping[str, str]) -> dict[str,
 
 def _which(path: Path, layout: Layout, addresses: Sequence[str]) -> UserError:
     first = layout.seen[0] if layout.seen else []
-    shown = ", ".join(
-        f"{n} ({cell.strip()[:40]!r})" for n, cell in zip(layout.names, first, strict=False)
-    )
+    cells = zip(layout.names[:MOST], first, strict=False)
+    shown = ", ".join(f"{n} ({cell.strip()[:40]!r})" for n, cell in cells)
     example = (addresses or layout.names)[0]
     return UserError(
         f"{path} has no header and web addresses in {'several columns' if addresses else 'no column'}: {shown}; say "

@@ -254,6 +254,11 @@ def test_missing_columns_name_those_found(tmp_path: Path) -> None:
         UserError, match=r"search\.columns\.caption: .* no column 'txt'; it has link, words"
     ):
         rows(path, {"url": "link", "caption": "txt"})
+    for header in (f"{'n,' * 100_000}x", "x" * 100_000, "abc\0\x1b[2Jx,y"):
+        with pytest.raises(UserError, match="no column 'url'") as caught:
+            rows(write(tmp_path / "a.csv", f"{header}\n1,2\n"))
+        assert len(str(caught.value)) < 500
+        assert str(caught.value).isprintable()
     pq.write_table(pa.table({"image": ["text"]}), tmp_path / "a.parquet")
     for columns in ({}, {"image": "image"}):
         with pytest.raises(UserError, match=r"must hold bytes .* found string"):
