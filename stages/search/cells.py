@@ -38,7 +38,9 @@ NO_ADDRESS = re.compile(
 ABOUT_RIGHTS = ("licence", "licence_url", "creator", "landing_page")
 DIGESTS = {"sha256": 64, "md5": 32}  # their length in hexadecimal digits
 NONE = {"opt_out": NO_OPT_OUT, **dict.fromkeys((*ABOUT_RIGHTS, *DIGESTS), UNKNOWN)}
-NAMED = re.compile(r"(?:sha-?256|md5)\s*[:=-]\s*|0x", re.IGNORECASE)  # before a digest
+NAMED = re.compile(  # before a digest
+    r"""^["'{\s]*(?:urn:)?(?:sha-?256|md5)(?:[\s:=$}-]+|//)|^0x""", re.IGNORECASE
+)
 WORDS = {
     "nsfw": 1.0,
     "unsure": 0.5,
@@ -140,10 +142,13 @@ def _digest(value: object, length: int) -> str:
     """In hexadecimal digits, of which some lists make bytes or base64; what is no digest comes back as it is."""
     if isinstance(value, bytes) and 2 * len(value) == length:
         return value.hex()
-    found = NAMED.sub("", text(value)).rstrip("=")
+    found = NAMED.sub("", text(value)).strip("\"':=")
     digits = re.sub(r"[\s:-]", "", found).lower()
     if len(digits) == length:
         return digits
+    alone = re.findall(rf"(?<![0-9a-f])[0-9a-f]{{{length}}}(?![0-9a-f])", found.lower())
+    if len(alone) == 1:  # between marks, or with the name of its file
+        return str(alone[0])
     try:
         plain = base64.b64decode(found + "=" * (-len(found) % 4), "-_", validate=True)
     except (binascii.Error, ValueError):

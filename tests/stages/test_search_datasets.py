@@ -225,6 +225,8 @@ def test_the_dataset_of_unsplash(tmp_path: Path) -> None:
     [
         SHA.upper(), f"sha256:{SHA}", f"0x{SHA}", ":".join(SHA[n : n + 2] for n in range(0, 64, 2)), bytes.fromhex(SHA),
         f"sha256-{b64encode(bytes.fromhex(SHA)).decode()}", urlsafe_b64encode(bytes.fromhex(SHA)).decode().strip("="),
+        f'"{SHA}"', f"b'{SHA}'", f"\\x{SHA}", f"{SHA}  cat.jpg", f"urn:sha256:{SHA}", f"sha256 {SHA}",
+        f"{{SHA256}}{b64encode(bytes.fromhex(SHA)).decode()}", f"sha-256=:{b64encode(bytes.fromhex(SHA)).decode()}:",
     ],
 )  # fmt: skip
 def test_a_digest_in_any_spelling(tmp_path: Path, spelt: object) -> None:
