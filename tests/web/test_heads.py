@@ -30,7 +30,12 @@ def whole(*headers: bytes, body: bytes = BODY, status: bytes = b"200 OK") -> byt
 
 
 def exchanges(
-    ask: Ask, answers: Mapping[str, bytes], pieces: int = 0, keep: bool = False
+    ask: Ask,
+    answers: Mapping[str, bytes],
+    pieces: int = 0,
+    keep: bool = False,
+    retries: int = 0,
+    only: int | None = None,
 ) -> tuple[list[Reply], list[bytes]]:
     """Replies to one URL after the other, and the requests. `pieces`: bytes at a time; `keep`: one connection."""
     heads: list[bytes] = []
@@ -53,7 +58,7 @@ def exchanges(
             writer.close()
 
     async def each(urls: list[str]) -> list[Reply]:
-        client = ask.client()
+        client = ask.client(retries=retries)
         await client.open()
         try:
             return [await one(client, url) for url in urls]
@@ -143,6 +148,14 @@ def test_what_comes_behind_an_answer_is_not_read(ask: Ask) -> None:
     assert shown[2] == ("http_error", 304, b"")
     assert shown[:2] + shown[3:] == [("ok", 200, BODY)] * 5
     assert len(heads) == len(answers) + 1, "nothing was asked for again"
+
+
+def test_a_redirect_of_a_server_that_hangs_up_without_saying_so_is_followed(ask: Ask) -> None:
+    """At the second try: the connection of the first answer may not serve the second request."""
+    hop = whole(b"Location: /to", body=b"", status=b"302 Found")
+    found, heads = exchanges(ask, {"/from": hop, "/to": whole()}, retries=1)
+    assert [(reply.status, reply.data) for reply in found] == [("ok", BODY)] * 2
+    assert len(heads) <= 5
 
 
 REFUSED = {

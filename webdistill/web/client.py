@@ -25,6 +25,7 @@ from webdistill.core.errors import UserError
 from webdistill.web.answers import decided, read_body
 from webdistill.web.clock import Clock
 from webdistill.web.cookies import Cookies
+from webdistill.web.heads import afresh
 from webdistill.web.hosts import Hosts, Turn
 from webdistill.web.intranet import OWN, Door, allowed_hosts, asked
 from webdistill.web.names import Names, SystemNames
@@ -66,7 +67,7 @@ class _Kind:
 
     `heed`: robots.txt and opt-out headers count; `cut`: more than `cap` bytes are not read; `delay`: seconds until the
     host's next request, if that is more than usual; `redirects`: followed at most; `token`: of a registered client;
-    `form`: what is sent, for which the request is a POST.
+    `form`: what is sent, for which the request is a POST; `again`: an earlier try has failed.
     """
 
     accept: str
@@ -77,6 +78,7 @@ class _Kind:
     redirects: int = MAX_REDIRECTS
     token: str = field(default="", repr=False)
     form: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    again: bool = False
 
 
 def contact_address(environment: Mapping[str, str]) -> str:
@@ -201,6 +203,7 @@ class Client:
             with aside():
                 await asyncio.sleep(pause)
             clock.left -= pause
+            kind = replace(kind, again=True)
         return reply
 
     async def _once_more(
@@ -280,6 +283,7 @@ class Client:
         if not kind.cut and turn.alone and len(self._hosts) > FEW_HOSTS:
             headers["Connection"] = "close"
         asked.set(host := url.raw_host or "")
+        afresh.set(kind.again)
         if kind.token:
             headers["Authorization"] = f"Bearer {kind.token}"
         method, form = ("POST", dict(kind.form)) if kind.form else ("GET", None)

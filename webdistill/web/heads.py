@@ -8,6 +8,7 @@ whole. So all passes here first. What comes behind a body is not read, and its c
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -28,12 +29,20 @@ LENGTHS = re.compile(  # of a head in lower case, which is quicker than without 
 )
 
 
+# Whether a request must have a connection of its own: some servers close theirs after an answer without saying so.
+afresh: ContextVar[bool] = ContextVar("afresh", default=False)
+
+
 class Connector(aiohttp.TCPConnector):
     """Connections whose answers pass `Heads`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._factory = lambda: Heads(self._loop)  # type: ignore[assignment]  # a partial in aiohttp
+
+    async def _get(self, *which: Any) -> Any:
+        """A connection that is kept, if there is one."""
+        return None if afresh.get() else await super()._get(*which)
 
 
 class Heads(ResponseHandler):
