@@ -95,7 +95,7 @@ Peek = Callable[[str], Sequence[str]]  # column -> cells from the list's beginni
 
 def matching(ours: str, present: Sequence[str]) -> list[str]:
     """The columns that may be ours: ours itself, else the first group of names that has any."""
-    return next(iter(_groups(ours, present)), [])
+    return next(iter(groups(ours, present)), [])
 
 
 def assign(
@@ -116,12 +116,12 @@ def assign(
         free = [name for name in free if not _names_pictures(name) or _may_have(name, peek)]
     for ours in TEXTS:
         named = columns.get(ours)
-        groups = [[named]] if named is not None else _groups(ours, free)
-        if not groups:
+        several = [[named]] if named is not None else groups(ours, free)
+        if not several:
             continue
-        if len(groups[0]) > 1:
-            raise UserError(ambiguous(path, ours, groups[0]))
-        chosen[ours] = [group[0] for group in groups][: 1 if ours == "url" else None]
+        if len(several[0]) > 1:
+            raise UserError(ambiguous(path, ours, several[0]))
+        chosen[ours] = [group[0] for group in several][: 1 if ours == "url" else None]
     page = "photourl" if letters(chosen.get("url", [""])[0]) == "photoimageurl" else "url"
     pages = [name for name in free if letters(name) == page]
     if pages and "landing_page" not in columns and _names_pictures(chosen["url"][0]):
@@ -167,8 +167,8 @@ def no_address(path: Path, present: Sequence[str], peek: Peek) -> UserError:
     )
 
 
-def _groups(ours: str, present: Sequence[str]) -> list[list[str]]:
-    """Ours itself goes before the others of its group."""
+def groups(ours: str, present: Sequence[str]) -> list[list[str]]:
+    """The columns that may be ours, best first; ours itself goes before the others of its group."""
     found: list[list[str]] = []
     for group in NAMES[ours]:
         here = [name for name in present if letters(name) in group]

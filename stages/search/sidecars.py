@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from stages.search.cells import DIGESTS, WEB, text
-from stages.search.columns import DOUBTFUL, TEXTS, letters, matching
+from stages.search.cells import DIGESTS, WEB, addresses, text
+from stages.search.columns import DOUBTFUL, TEXTS, groups, letters
 from stages.search.rows import facts
 
 IMAGES = (
@@ -34,12 +34,12 @@ def _from_json(data: bytes) -> dict[str, Any]:
     flat = {
         name: value
         for name, value in content.items()
-        if isinstance(value, (str, int, float, list))
+        if isinstance(value, (str, int, float, list, dict))
         and (letters(name) not in DOUBTFUL or WEB.match(text(value)))
     }
-    chosen = {ours: matching(ours, list(flat))[:1] for ours in TEXTS}
+    chosen = {ours: [group[0] for group in groups(ours, list(flat))] for ours in TEXTS}
     values = {ours: [flat[name] for name in names] for ours, names in chosen.items() if names}
     found = facts(values)
     for digest in DIGESTS:  # of what was downloaded once, and then scaled and written anew
         found.pop(digest, None)
-    return found | {"url": text(flat[chosen["url"][0]])} if "url" in values else found
+    return found | {"url": addresses(values["url"][0])[0]} if "url" in values else found

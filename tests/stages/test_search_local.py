@@ -111,7 +111,7 @@ def test_hostile_tars_are_inert(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 50_000, b'{"caption": {"en": "x"}}',
+        b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 50_000, b'{"more": {"caption": "x"}}',
         b" " * (1 << 20) + b'{"caption": "x"}',
     ],
     ids=["cut", "list", "text", "bytes", "deep", "nested", "long"],
@@ -119,6 +119,18 @@ def test_hostile_tars_are_inert(tmp_path: Path) -> None:
 def test_sidecars_that_cannot_be_read_say_nothing(tmp_path: Path, facts: bytes) -> None:
     (one,) = read(tar(tmp_path / "a.tar", {"1.json": facts, "1.jpg": b"1"})).rows()
     assert one == Found("", "tar", "data/x", 1, "webdataset")
+
+
+def test_a_sidecar_is_read_as_a_row_of_a_list(tmp_path: Path) -> None:
+    """An empty value is filled from the next name, so that no opt-out hides behind one; structures have names."""
+    facts = {
+        "url": {"src": "http://a.example/1"}, "author": {"name": "Ada"}, "caption": "", "title": "a cat",
+        "opt_out": 0, "noai": True,
+    }  # fmt: skip
+    path = tar(tmp_path / "a.tar", {"1.jpg": b"x", "1.json": json.dumps(facts).encode()})
+    (one,) = open_local(path, "a.tar", {}, WORDS).rows()
+    assert (one.url, one.creator, one.caption) == ("http://a.example/1", "Ada", "a cat")
+    assert one.opt_out == "True"
 
 
 def test_half_characters_of_json_do_not_stop_the_search(tmp_path: Path) -> None:
