@@ -238,6 +238,16 @@ def test_a_cookie_comes_back_as_it_was_set(ask: Ask, value: str) -> None:
     assert f"\r\nCookie: id={value}\r\n" in heads[1].decode()
 
 
+def test_a_cookie_that_is_none_is_passed_by_in_silence(
+    ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = (b"Set-Cookie: a name=1", b"Set-Cookie: id=2; Path=/", b"Location: /b")
+    hop = whole(*headers, body=b"", status=b"302 Found")
+    _, heads = exchanges(ask, {"/a": hop, "/b": whole()}, keep=True)
+    assert b"\r\nCookie: id=2\r\n" in heads[1]
+    assert caplog.records == []
+
+
 def test_a_cookie_is_for_the_host_that_set_it(ask: Ask) -> None:
     heads: list[str] = []
 

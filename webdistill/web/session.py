@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import resource
 import ssl
@@ -26,6 +27,7 @@ class DroppedError(aiohttp.ClientError):
 def open_session(agent: str, names: AbstractResolver, door: Door) -> aiohttp.ClientSession:
     """A session without proxies, cookies, deadlines and limits of its own; `door` makes all sockets."""
     _allow_many_files()
+    logging.getLogger("aiohttp.internal").setLevel(logging.ERROR)  # it quotes each odd cookie
     trust = ssl.create_default_context()  # honours SSL_CERT_FILE
     trust.set_alpn_protocols(["http/1.1"])
     connector = Connector(
