@@ -247,7 +247,10 @@ def _holds_text(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         inner = [field.type for field in kind]
         return any(map(_holds_text, inner)) and not any(map(_holds_bytes, inner))
-    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    around = (
+        pa.types.is_dictionary, pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
+    )  # fmt: skip
+    if any(check(kind) for check in around):
         return _holds_text(kind.value_type)
     checks = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
     return any(check(kind) for check in checks)

@@ -86,6 +86,10 @@ def test_an_address_may_be_in_a_structure(tmp_path: Path) -> None:
             assert found == ["http://a.example/1", "http://a.example/2"][: len(found)]
             assert len(found) == (2 if isinstance(value, list) else 1)
     assert urls(tmp_path / "b.jsonl", '{"url": {"id": "x"}}\n') == [""]
+    cells = pa.array([["http://a.example/1"]], pa.list_(pa.string(), 1))
+    pq.write_table(pa.table({"image": cells}), tmp_path / "b.parquet")
+    (one,) = open_local(tmp_path / "b.parquet", "b.parquet", {}, Keywords(["cat"])).rows()
+    assert one.url == "http://a.example/1"
 
 
 @pytest.mark.parametrize(
