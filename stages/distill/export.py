@@ -139,7 +139,12 @@ def _card(prepared: Prepared, student: Classifier, image_size: int) -> dict[str,
     }
     if isinstance(student, Projected):
         owner = card.projector.classifier_of if card.projector is not None else card.architecture
-        found["projector"] = {"classifier_of": owner, "side": student.side, "inner": student.inner}
+        found["projector"] = {
+            "classifier_of": owner,
+            "side": student.side,
+            "inner": student.inner,
+            "signed": student.signed,
+        }
     return found
 
 

@@ -34,9 +34,9 @@ LateKl = Annotated[
 ProjectorWidth = Annotated[
     Annotated[int, Field(ge=0, le=65_536)] | None,
     Field(
-        description="channels between the projector's convolutions; null = half the teacher's, fewer where its weights "
-        "would be more than the student's own; 0 = no projector, for a student with as many last channels as its "
-        "teacher"
+        description="channels between the projector's convolutions; null = half the teacher's, at least 32, fewer "
+        "where its weights would be more than the student's own; 0 = no projector, for a student with as many last "
+        "channels as its teacher"
     ),
 ]
 

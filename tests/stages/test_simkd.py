@@ -10,13 +10,15 @@ import torch
 
 from stages.distill.forward import Forward
 from stages.distill.methods import Pool
+from stages.distill.methods import build as build_method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.simkd import SimKd, feature_loss
 from tests.stages import test_distill as distilling
-from tests.stages.feature_methods import NO_LABELS, batch, networks, pool_views
+from tests.stages.feature_methods import NO_LABELS, batch, networks, pool_views, settings
 from webdistill.core.errors import UserError
 from webdistill.models.checkpoint import load_network, save_network
 from webdistill.models.cost import parameters
+from webdistill.models.families.wrapped import wrap
 from webdistill.models.projected import Projected, inner_width, map_side, projector
 from webdistill.models.zoo import build
 
@@ -87,6 +89,27 @@ def test_without_a_projector_a_student_that_is_its_teacher_answers_as_it_does() 
     torch.testing.assert_close(net(images), teacher(images))
 
 
+@pytest.mark.parametrize("name", ["simkd", "kd3"])
+def test_maps_with_negative_values_are_within_reach(name: str, tmp_path: Path) -> None:
+    """Behind a ReLU a student would answer logarithms with nothing but zeros. The card says which it is."""
+    images = torch.rand(8, 3, 16, 16)
+    whole = torch.nn.Sequential(build("resnet14", 3), torch.nn.LogSoftmax(1))
+    for teacher, signed in ((wrap(whole, 3, (16,), "net"), True), (build("resnet14", 3), False)):
+        method = build_method(settings(method=name), build("resnet8", 3), teacher.eval(), 16)
+        net = method.student().eval()
+        assert isinstance(net, Projected)
+        assert net.signed == signed
+        assert bool((net.features(images) < 0).any()) == signed
+    card = {
+        "architecture": "resnet8", "classes": ["a", "b", "c"], "image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3,
+    }  # fmt: skip
+    for signed in (True, False):
+        net = Projected(build("resnet8", 3), build("wrn-10-1", 3), 4, 8, signed).eval()
+        joined = {"classifier_of": "wrn-10-1", "side": 4, "inner": 8, "signed": signed}
+        save_network(tmp_path / str(signed), net, card | {"projector": joined})
+        torch.testing.assert_close(load_network(tmp_path / str(signed)).net(images), net(images))
+
+
 def test_without_a_projector_the_channels_must_be_the_teachers() -> None:
     with pytest.raises(UserError, match=r"as many last channels as its teacher, not 64 for 128;"):
         Projected(build("resnet8", 3), build("wrn-10-2", 3), side=4, inner=0)
@@ -98,7 +121,8 @@ def test_without_a_projector_the_channels_must_be_the_teachers() -> None:
         (512, 512, 11_000_000, 256),  # ResNet-34 -> ResNet-18: as published
         (64, 128, 175_000, 64),
         (1024, 1280, 342_000, 104),  # EfficientNet-Lite -> ShuffleNet x0.5, not 640
-        (16, 8, 10, 4),
+        (16, 8, 10, 8),
+        (64, 5, 75_000, 32),  # five logits that count as maps
         (1024, 2048, 100, 8),
     ],
 )
@@ -109,9 +133,9 @@ def test_the_projector_outweighs_the_student_by_no_more_than_its_least_width(
     assert inner == expected
     kernels = [m for m in projector(inputs, outputs, inner) if isinstance(m, torch.nn.Conv2d)]
     held = sum(each.weight.numel() for each in kernels)
-    assert held <= most or inner in (8, outputs // 2)
+    assert held <= most or inner == 8
     wider = inner + 8
-    assert wider > outputs // 2 or wider * (inputs + outputs) + 9 * wider**2 > most
+    assert wider > max(outputs // 2, 32) or wider * (inputs + outputs) + 9 * wider**2 > most
 
 
 def test_a_student_is_read_with_the_width_that_its_card_names(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ class ProjectorCard(Section):
         int | None,
         Field(ge=0, description="width of the projector, 0 = none; earlier versions: C_t / 2"),
     ] = None
+    signed: Annotated[
+        bool, Field(description="it does not end in ReLU, as the teacher's maps do not")
+    ] = False
 
 
 class CompensationCard(Section):
@@ -177,7 +180,7 @@ def construct(card: Card, folder: Path) -> Classifier:
     inner = card.projector.inner
     if inner is None:
         inner = max(owner.channels // 2, 1)
-    return Projected(net, owner, card.projector.side, inner)
+    return Projected(net, owner, card.projector.side, inner, card.projector.signed)
 
 
 def _build(architecture: str, card: Card, folder: Path) -> Classifier:

@@ -13,7 +13,7 @@ from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
 from webdistill.core.errors import UserError
 from webdistill.models.classifier import Classifier
-from webdistill.models.projected import Projected, map_side, shrink
+from webdistill.models.projected import Projected, map_side, negative, shrink
 
 
 def join(student: Classifier, teacher: Classifier, image_size: int, width: int | None) -> Projected:
@@ -27,7 +27,8 @@ def join(student: Classifier, teacher: Classifier, image_size: int, width: int |
             "compensation.inference to raw in its config.json"
         )
     side = min(map_side(student, image_size), map_side(teacher, image_size))
-    return Projected(student, teacher, side, width).to(next(teacher.parameters()).device)
+    joined = Projected(student, teacher, side, width, negative(teacher, image_size))
+    return joined.to(next(teacher.parameters()).device)
 
 
 def feature_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
