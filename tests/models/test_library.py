@@ -153,6 +153,11 @@ def test_a_network_for_one_size_says_so() -> None:
     assert wrap(TINY["vit"](), CLASSES, (64, 32), "vit").channels == 16
 
 
+def test_images_that_are_too_small_for_a_network_are_told_in_one_line() -> None:
+    with pytest.raises(UserError, match="torchvision:alexnet takes no image of 32 px: Given input"):
+        build("torchvision:alexnet", CLASSES, 32)
+
+
 # -- properties ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "timm:mobilenetv3_small_050"])
 def test_every_parameter_gets_a_gradient(name: str) -> None:

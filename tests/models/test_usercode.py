@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from webdistill.core.errors import UserError
-from webdistill.models.checkpoint import load_network, save_network
+from webdistill.models.checkpoint import load_network, load_weights, save_network
 from webdistill.models.classifier import Classifier
+from webdistill.models.cost import parameters
 from webdistill.models.names import own_code, parse
 from webdistill.models.zoo import build
 
@@ -68,6 +69,62 @@ def test_a_function_of_a_file_is_called_and_wrapped(project: Path) -> None:
     assert (net.channels, net.fc.out_features) == (5, 4)
     assert net.library_names["head.weight"] == "fc.weight"
     assert build("mynets:Small", 4).fc.in_features == 5  # a class; no size given
+
+
+VIEWED = """
+from torch import nn
+
+class Viewed(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.head = nn.Linear(5 * 6 * 6, num_classes)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head(x.view(x.size(0), -1))
+"""
+
+
+def test_maps_may_be_flattened_by_view(project: Path) -> None:
+    """Which refuses channels_last, the order that all networks run in here."""
+    (project / "mynets.py").write_text(VIEWED)
+    net = build("mynets:Viewed", 4, 8).eval()
+    images = torch.randn(2, 3, 8, 8)
+    expected = net(images)
+    net.to(memory_format=torch.channels_last)
+    found = net(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected)
+
+
+TWICE = """
+from torch import nn
+
+class Twice(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.tied = nn.Conv2d(3, 5, 3)
+        self.tied.weight = self.conv.weight
+        self.head = nn.Linear(5, num_classes)
+        self.whole = nn.Sequential(self.conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.head)
+
+    def forward(self, x):
+        return self.whole(x)
+"""
+
+
+def test_layers_may_have_two_names_and_share_a_tensor(project: Path) -> None:
+    (project / "mynets.py").write_text(TWICE)
+    net = build("mynets:Twice", 3, 32).eval()
+    assert (net.channels, parameters(net)) == (5, 3 * 5 * 9 + 5 + 5 + 5 * 3 + 3)
+    save_network(project / "teacher", net, card("mynets:Twice"))
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(load_network(project / "teacher").net(images), net(images))
+    own = sys.modules["mynets"].Twice(3).eval()
+    torch.save(own.state_dict(), "weights.pt")
+    load_weights(net, Path("weights.pt"), "mynets:Twice")
+    torch.testing.assert_close(net(images), own(images))
 
 
 def test_the_file_of_a_network_is_named_as_an_input(project: Path) -> None:

@@ -210,12 +210,14 @@ def copy_into(
     own = {k: v for k, v in net.state_dict().items() if not _is_counter(k)}
     called = dict(zip(own, own, strict=True))  # our name -> theirs
     library = {ours: name for name, ours in net.library_names.items() if ours in own}
+    names = set(own)
     if len(tensors.keys() & set(library.values())) > len(tensors.keys() & own.keys()):
         called |= library
+        names = set(net.library_names) | set(called.values())
     left = [k for k in own if k in free and _shape(tensors, called[k]) != own[k].shape]
     for ours in [k for k in own if k not in left]:
         _check_tensor(tensors, called[ours], own[ours], source, architecture)
-    unknown = sorted(set(tensors) - set(called.values()))
+    unknown = sorted(set(tensors) - names)
     if extra := [k for k in unknown if not _is_counter(k) and not k.startswith(net.library_extras)]:
         raise UserError(f"{source} holds tensor '{extra[0]}', which {architecture} does not have")
     with torch.no_grad():
@@ -308,7 +310,9 @@ def save_network(
     folder.mkdir(parents=True, exist_ok=True)
     compensation, net.compensation = net.compensation, None
     try:
-        (folder / WEIGHTS).write_bytes(save(weights(net)))
+        # copies: safetensors refuses layers that share a tensor
+        held = {name: each.clone() for name, each in weights(net).items()}
+        (folder / WEIGHTS).write_bytes(save(held))
     finally:
         net.compensation = compensation
     if compensation is not None:

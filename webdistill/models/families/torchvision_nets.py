@@ -16,7 +16,7 @@ from torchvision import models
 
 from webdistill.core.errors import UserError
 from webdistill.models.classifier import Classifier, GlobalAverage, average_to
-from webdistill.models.families.wrapped import SIDES, Split, Wrapped, nearest, wrap
+from webdistill.models.families.wrapped import SIDES, Split, Wrapped, nearest, probe, wrap
 
 # GoogLeNet and Inception: no second outputs, which only help training, and not their own initialisation, which is slow.
 WITHOUT_AUX = {"aux_logits": False, "init_weights": False}
@@ -30,11 +30,14 @@ def from_torchvision(name: str, num_classes: int, image_size: int | None) -> Cla
     options = WITHOUT_AUX if name in AUX else {}
     net = models.get_model(name, weights=None, num_classes=num_classes, **options)
     tensors = net.state_dict(keep_vars=True)
+    sides, what = SIDES if image_size is None else (image_size,), f"torchvision:{name}"
     split = split_torchvision(net)
     if split is not None:
-        return Wrapped(split, tensors)
-    sides = SIDES if image_size is None else (image_size,)
-    wrapped = wrap(net, num_classes, sides, f"torchvision:{name}")
+        whole = Wrapped(split, tensors)
+        if image_size is not None:
+            probe(whole.eval(), sides, what)
+        return whole.train()
+    wrapped = wrap(net, num_classes, sides, what)
     wrapped.library_extras = AUX.get(name, ())
     return wrapped
 

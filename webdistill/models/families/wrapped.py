@@ -8,12 +8,14 @@ remembered, so that a state dict saved from the library's own network loads as i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from webdistill.core.errors import UserError
 from webdistill.models.classifier import Classifier, GlobalAverage
@@ -35,6 +37,8 @@ class Split:
 class Wrapped(Classifier):
     """The parts put together. `tensors`: the state dict (keep_vars=True) of the network before it was taken apart."""
 
+    views = False  # whether the body flattens maps by `view`
+
     def __init__(self, split: Split, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.body, self.pooling, self.neck, self.fc = (
@@ -44,9 +48,13 @@ class Wrapped(Classifier):
             split.fc,
         )
         self._channels = split.channels
-        names = {id(tensor): name for name, tensor in self.state_dict(keep_vars=True).items()}
+        names: dict[int, list[str]] = {}  # a tensor of layers that are registered twice has several
+        for name, tensor in self.state_dict(keep_vars=True).items():
+            names.setdefault(id(tensor), []).append(name)
         self.library_names = {
-            theirs: names[id(tensor)] for theirs, tensor in tensors.items() if id(tensor) in names
+            theirs: own.pop(0) if len(own) > 1 else own[0]
+            for theirs, tensor in tensors.items()
+            if (own := names.get(id(tensor)))
         }
 
     @property
@@ -54,8 +62,24 @@ class Wrapped(Classifier):
         return self._channels
 
     def features(self, x: Tensor) -> Tensor:
-        out = self.body(x)
+        with _AnyOrder() if self.views else nullcontext():
+            out = self.body(x)
         return out if out.ndim == 4 else out[:, :, None, None]
+
+
+class _AnyOrder(TorchFunctionMode):
+    """Inside, `view` copies where it must: it refuses to flatten maps in channels_last, the order of networks here."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if function is Tensor.view and not kwargs and not isinstance(args[-1], torch.dtype):
+            function = Tensor.reshape
+        return function(*args, **(kwargs or {}))
 
 
 class Unit(nn.Linear):
@@ -74,20 +98,41 @@ def wrap(net: nn.Module, num_classes: int, sides: Sequence[int], what: str) -> W
     (a convolution or an average of two heads at the end) is all `body`: its logits count as features, and `fc` is the
     identity. `sides`: image sizes to try it with. Raises UserError for a network that gives no logits.
     """
-    tensors = net.state_dict(keep_vars=True)
     net.eval()
     images, logits = probe(net, sides, what)
     check_logits(logits, num_classes, what)
-    for name, fc in _last_linear(net, images, logits):
-        parent, _, child = name.rpartition(".")
-        owner = net.get_submodule(parent)
-        setattr(owner, child, nn.Identity())
+    views = _refuses_channels_last(net, images)
+    tensors = net.state_dict(keep_vars=True)
+    wrapped = Wrapped(_split(net, num_classes, images, logits), tensors)
+    wrapped.views = views
+    return wrapped.train()
+
+
+def _split(net: nn.Module, num_classes: int, images: Tensor, logits: Tensor) -> Split:
+    for places, fc in _last_linear(net, images, logits):
+        _put(net, places, nn.Identity())
         if _ends_in(net, fc, images, logits):
-            split = Split(net, GlobalAverage(), nn.Identity(), fc, fc.in_features)
-            return Wrapped(split, tensors).train()
-        setattr(owner, child, fc)  # something follows the layer, though it left these logits alone
-    split = Split(net, GlobalAverage(), nn.Identity(), Unit(num_classes), num_classes)
-    return Wrapped(split, tensors).train()
+            return Split(net, GlobalAverage(), nn.Identity(), fc, fc.in_features)
+        _put(net, places, fc)  # something follows the layer, though it left these logits alone
+    return Split(net, GlobalAverage(), nn.Identity(), Unit(num_classes), num_classes)
+
+
+@torch.no_grad()
+def _refuses_channels_last(net: nn.Module, images: Tensor) -> bool:
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    try:
+        net(images.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return True
+    finally:
+        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return False
+
+
+def _put(net: nn.Module, places: Sequence[str], layer: nn.Module) -> None:
+    for place in places:
+        parent, _, child = place.rpartition(".")
+        setattr(net.get_submodule(parent), child, layer)
 
 
 @torch.no_grad()
@@ -126,24 +171,26 @@ def check_logits(logits: object, num_classes: int, what: str) -> None:
 
 
 @torch.no_grad()
-def _last_linear(net: nn.Module, images: Tensor, logits: Tensor) -> list[tuple[str, nn.Linear]]:
-    """The linear layers whose output is the logits, with their names; the last one called comes first."""
-    outputs: list[tuple[str, nn.Linear, Tensor]] = []
+def _last_linear(
+    net: nn.Module, images: Tensor, logits: Tensor
+) -> list[tuple[list[str], nn.Linear]]:
+    """The linear layers whose output is the logits, with all their names; the last one called comes first."""
+    outputs: list[tuple[nn.Linear, Tensor]] = []
 
-    def note(name: str, layer: nn.Linear, _inputs: object, output: Tensor) -> None:
-        outputs.append((name, layer, output))
+    def note(layer: nn.Linear, _inputs: object, output: Tensor) -> None:
+        outputs.append((layer, output))
 
-    hooks = [
-        layer.register_forward_hook(partial(note, name))
-        for name, layer in net.named_modules()
-        if isinstance(layer, nn.Linear) and name
-    ]
+    names: dict[nn.Linear, list[str]] = {}
+    for name, layer in net.named_modules(remove_duplicate=False):
+        if isinstance(layer, nn.Linear) and name:
+            names.setdefault(layer, []).append(name)
+    hooks = [layer.register_forward_hook(note) for layer in names]
     net(images)
     for hook in hooks:
         hook.remove()
     return [
-        (name, layer)
-        for name, layer, output in reversed(outputs)
+        (names[layer], layer)
+        for layer, output in reversed(outputs)
         if torch.equal(output.reshape(-1), logits.reshape(-1))
     ]
 
