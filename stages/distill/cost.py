@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.distill.method_params import PLAIN
 from stages.distill.methods import build as build_method
-from stages.distill.params import Distill
+from stages.distill.params import AUTO, Distill
 from webdistill.models import cost
 from webdistill.models.classifier import Classifier
 from webdistill.models.projected import Projected
@@ -43,6 +44,7 @@ class Cost:
         str, ...
     ]  # what a student that ends in the teacher's classifier has beside its own layers
     alone: Size | None  # the same network without these; only where `student` exceeds the teacher
+    stuck: bool = False  # whether its optimizer may leave it at chance, see `_stuck`
 
     @property
     def sentence(self) -> str:
@@ -57,7 +59,21 @@ class Cost:
 
     @property
     def warning(self) -> str | None:
-        """What to do about a student that is larger or slower than its teacher; None for all others."""
+        """What to do about a student that is larger or slower than its teacher, or learns hardly; None otherwise."""
+        found = [each for each in (self._excess, self._slowness) if each is not None]
+        return "; ".join(found) or None
+
+    @property
+    def _slowness(self) -> str | None:
+        if not self.stuck:
+            return None
+        return (
+            f"{self.name} has no BatchNorm, and from noise SGD may leave such a student at chance: set "
+            "distill.optimizer to muon"
+        )
+
+    @property
+    def _excess(self) -> str | None:
         one, other = self.student, self.teacher
         if not one.exceeds(other):
             return None
@@ -98,7 +114,18 @@ def measure(student: Classifier, teacher: Classifier, settings: Distill, image_s
         with torch.random.fork_rng(devices=[]):
             plain = build(settings.student, teacher.fc.out_features, image_size)
         alone = Size.of(plain, image_size)
-    return Cost(settings.student, settings.method, found, other, joined, alone)
+    stuck = _stuck(student, settings)
+    return Cost(settings.student, settings.method, found, other, joined, alone, stuck)
+
+
+def _stuck(student: Classifier, settings: Distill) -> bool:
+    """A network without BatchNorm that learns by SGD from noise: a transformer and a plain convolutional network stayed
+    near chance on an easy task at rates of 0.1 and 0.01, where Muon took both to within ten points of their teacher.
+    """
+    own = student.backbone if isinstance(student, Projected) else student
+    fresh = settings.student_weights in (None, AUTO)
+    norms = any(isinstance(module, _BatchNorm) for module in own.modules())
+    return settings.rates.optimizer == "sgd" and fresh and not norms
 
 
 def _joined(student: Classifier) -> tuple[str, ...]:

@@ -138,6 +138,26 @@ def test_where_the_projector_alone_makes_it_larger_a_method_without_one_is_named
     assert warning.endswith("or set distill.method to kd: resnet8 without a projector has no more")
 
 
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"method": "dfnd"}, True),
+        ({"method": "dfnd", "optimizer": "muon"}, False),
+        ({"method": "dfnd", "student": "resnet8"}, False),
+        ({"method": "dfnd", "student_weights": "known.pt"}, False),
+        ({"method": "kd"}, False),
+        ({"method": "simkd", "optimizer": "sgd"}, True),  # the projector's BatchNorm is no help
+    ],
+    ids=str,
+)
+def test_a_student_without_batchnorm_is_warned_of_where_sgd_trains_it_from_noise(
+    changes: dict[str, Any], warned: bool
+) -> None:
+    plain = {"student": "torchvision:squeezenet1_1", "student_weights": None}
+    warning = told(teacher="resnet18", **plain | changes).warning
+    assert warned == (warning is not None and "set distill.optimizer to muon" in warning)
+
+
 def test_kd3_without_the_teachers_classifier_has_no_projector() -> None:
     found = told("resnet8", "resnet8", method="kd3", **{"kd3.shared_classifier": False})
     assert found.warning is None
