@@ -18,6 +18,7 @@ from PIL import Image
 from stages.search.keywords import Keywords
 from webdistill.__main__ import main
 from webdistill.commands.init import choices, material, template
+from webdistill.commands.plan import sizes
 from webdistill.core.errors import UserError
 from webdistill.harness.params import load, read_yaml
 from webdistill.models.checkpoint import load_network
@@ -35,6 +36,13 @@ from webdistill.models.zoo import build
 
 def {}(num_classes):
     return build("resnet8", num_classes)
+"""
+LOGARITHMS = """\
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, num_classes), nn.LogSoftmax(1))
 """
 FILES = (
     "takedown.txt", ".dvcignore", ".gitignore", ".dvc/config", "stages/search/__main__.py",
@@ -372,6 +380,24 @@ def test_labelled_folders_are_named_as_folders_of_the_source_are(tmp_path: Path)
     assert {(file.parent.name, file.name): label for file, label in found} == {
         (name, "0.png"): label for name, label in zip(names, (0, 1, 1), strict=True)
     }
+
+
+@pytest.mark.parametrize(
+    ("pictures", "width", "count", "dims"),
+    [(10_000, 512, 64, 32), (10_000, 10, 64, 10), (10_000, None, 64, 32), (60, 512, 15, 15), (3, 512, 2, 1)],
+)  # fmt: skip
+def test_prototypes_are_no_more_than_pictures_and_features_allow(
+    pictures: int, width: int | None, count: int, dims: int
+) -> None:
+    """A stage that nobody asked for would stop the pipeline after everything was fetched."""
+    found = {"prototypes.count": count, "prototypes.dims": dims}
+    assert sizes.clustered(pictures, width) == found
+
+
+def test_features_of_a_network_whose_logits_count_as_them_are_few(folder: Path) -> None:
+    Path("nets.py").write_text(LOGARITHMS)
+    new = material.NewTeacher("nets:Net", Path("unread"), COLOURS, 32, *[(0.5, 0.5, 0.5)] * 2)
+    assert choices._width(Path("unread"), new, len(COLOURS), 32) == 3
 
 
 SHUFFLE = "torchvision:shufflenet_v2_x0_5"

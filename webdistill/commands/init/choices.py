@@ -260,7 +260,21 @@ def _sized(
         maps = raw["distill"]["method"] in ("simkd", "kd3")
         return answer_bytes(network, len(raw["task"]["classes"]), raw["task"]["image_size"], maps)
 
-    return sizes.sized(raw["task"]["image_size"], count, answer, given)
+    side = raw["task"]["image_size"]
+    width = _width(teacher, new, len(raw["task"]["classes"]), side)
+    return sizes.sized(side, count, answer, given) | sizes.clustered(count, width)
+
+
+def _width(teacher: Path, new: NewTeacher | None, classes: int, size: int) -> int | None:
+    """Length of the teacher's features; None of one that cannot be built, which is said later, with its flag."""
+    from webdistill.models.checkpoint import construct, read_card
+    from webdistill.models.zoo import build
+
+    try:
+        net = build(new.network, classes, size) if new else construct(read_card(teacher), teacher)
+    except UserError:
+        return None
+    return net.fc.in_features
 
 
 def _sources(sources: list[str]) -> dict[str, Any]:

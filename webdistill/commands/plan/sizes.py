@@ -21,6 +21,8 @@ SMALL, LARGE = 64, 128  # px
 BATCHES = (32, 64)  # up to SMALL, beyond
 VIEWS = (8, 4, 2)  # the most of which the teacher's answers can be kept
 STORED = 64  # px, at least
+CLUSTERS, DIMS = 64, 32  # of the stage `prototypes`, at most,
+SHARE = 4  # and pictures for each: the filter keeps half of them or fewer
 
 
 def sized(
@@ -45,6 +47,15 @@ def sized(
         "distill.steps_per_epoch": steps,
         "distill.lr": None,
         "distill.views": VIEWS[0] if side <= SMALL else views(trained, answer()),
+    }
+
+
+def clustered(pictures: int, width: int | None) -> dict[str, int]:
+    """What the stage `prototypes` can make of few pictures, or of features of a small `width`."""
+    few = max(pictures // SHARE, 1)
+    return {
+        "prototypes.count": min(CLUSTERS, max(few, 2)),
+        "prototypes.dims": min(DIMS, few, width or DIMS),
     }
 
 
