@@ -141,6 +141,7 @@ class Run:
         row = {"epoch": number + 1.0} | figures.means()
         if self.holdout is not None:
             row |= self.holdout.measure(self.method.student())
+        self.watch.whole(self.method.student(), row)
         if self.gauge is not None:
             row |= self.gauge.measure(self.method, number)
         self.rows.append(row)

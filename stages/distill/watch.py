@@ -1,11 +1,12 @@
-"""Stops a training whose loss is not finite, without making a GPU wait for the question."""
+"""Stops a training whose loss or student is not finite, without making a GPU wait for the question."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.distill import ranks
 from webdistill.core.errors import UserError
@@ -31,6 +32,16 @@ class Watch:
     def finish(self) -> None:
         """Look at the last step, too, before its epoch counts as finished. Raises UserError like `note`."""
         self._look(None)
+
+    def whole(self, student: nn.Module, row: Mapping[str, float]) -> None:
+        """Look at what the last step of an epoch has left, which no loss has seen, and at what was measured of it.
+
+        Raises UserError when the student's weights or a figure of the epoch's row are not finite.
+        """
+        weights = [each for each in student.state_dict().values() if each.is_floating_point()]
+        finite = torch.stack([torch.isfinite(each).all() for each in weights]).all()
+        if not (bool(finite) and all(map(math.isfinite, row.values()))):
+            raise UserError(f"the student is not finite after an epoch; lower {self.rates}")
 
     def _look(self, now: tuple[Callable[[], bool], Tensor] | None) -> None:
         before, self._unseen = self._unseen, now

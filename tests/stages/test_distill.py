@@ -278,6 +278,25 @@ def test_a_loss_that_is_not_finite_stops_within_a_step_and_names_its_images(
     assert len(run.rows) == first // steps  # no later epoch counts as finished, so none is saved
 
 
+def test_a_last_step_that_ruins_the_student_is_told_like_a_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No later loss would show it: the training would end, and a student of no numbers be exported."""
+    run = make(steps_per_epoch=1, batch_size=8)
+    step = run.descent.step
+
+    def ruinous(loss: torch.Tensor) -> None:
+        step(loss)
+        next(iter(run.method.student().parameters())).data.fill_(math.nan)
+
+    monkeypatch.setattr(run.descent, "step", ruinous)
+    with pytest.raises(UserError, match=r"student is not finite after an epoch; lower distill\.lr"):
+        list(run.epoch(0))
+    assert not run.rows
+    with pytest.raises(UserError, match="student is not finite"):  # of finite weights
+        run.watch.whole(run.teacher, {"holdout_kl": math.inf})
+
+
 def test_an_epoch_has_as_many_steps_as_asked_whatever_is_kept() -> None:
     run = make(method="dfnd", steps_per_epoch=5, **{"dfnd.keep": 0.2})
     assert sum(run.epoch(0)) == 5 * 8
