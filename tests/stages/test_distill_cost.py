@@ -15,6 +15,7 @@ from stages.distill.methods import build as build_method
 from stages.distill.params import Distill
 from tests.models.test_cost import naively
 from tests.stages import test_distill_phases as phases
+from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
 from webdistill.models.checkpoint import load_network
 from webdistill.models.zoo import build
@@ -162,6 +163,17 @@ def test_kd3_without_the_teachers_classifier_has_no_projector() -> None:
     found = told("resnet8", "resnet8", method="kd3", **{"kd3.shared_classifier": False})
     assert found.warning is None
     assert "projector" not in found.sentence
+
+
+@pytest.mark.parametrize("method", ["fast", "cmi", "deepinv"])
+def test_without_statistics_of_the_teacher_they_must_not_be_asked_for(method: str) -> None:
+    with pytest.raises(
+        UserError, match="BatchNorm statistics, and task.teacher has none; take dafl"
+    ):
+        told("resnet8", "torchvision:squeezenet1_1", method=method)
+    assert told(
+        "resnet8", "torchvision:squeezenet1_1", method=method, **{f"{method}.statistics": 0.0}
+    )
 
 
 # -- where it is said ------------------------------------------------------------------------------------------

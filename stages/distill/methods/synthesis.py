@@ -17,7 +17,8 @@ from stages.distill.method_params import SynthesisSettings
 from stages.distill.methods import Batch, Method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.mosaic import through
-from stages.distill.methods.statistics import Memory, statistics_gap
+from stages.distill.methods.statistics import Memory, norms, statistics_gap
+from webdistill.core.errors import UserError
 from webdistill.images.views import crops
 from webdistill.models.classifier import Classifier
 
@@ -126,6 +127,11 @@ class Synthesis(Method):
         settings: SynthesisSettings,
     ) -> None:
         super().__init__()
+        if settings.statistics and not norms(teacher):
+            raise UserError(
+                "this distill.method makes images that fit the teacher's BatchNorm statistics, and task.teacher has "
+                "none; take dafl or a method that learns from images, or set the method's option statistics to 0"
+            )
         self.net, self.temperature, self.wanted = student, temperature, settings
         self.size, self.device = image_size, next(student.parameters()).device
         self.memory = Memory(teacher).to(self.device)
