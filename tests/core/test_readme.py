@@ -14,10 +14,7 @@ from tests.docs.pages import PAGES, ROOT, commands
 
 QUICKSTART, CHANNELS = "2026-11-29-quickstart", "2026-11-29-quickstart-channels"
 AGAIN = "2026-11-29-quickstart-again"
-CUT, CUT_ROW = (
-    "2026-11-29-real-task-short",
-    r"`short_long` \| 3,600 \| the same \| [\d.]+ \| [\d.]+ \| ",
-)
+CUT = "2026-11-30-real-task-seeds"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
 FEW = "2026-11-29-augkd-few-labels"
@@ -70,9 +67,15 @@ FIGURES = [
     ),
     (r"seeds; [\d.]+ ± ([\d.]+) % on", CHANNELS, "record.json", r"([\d.]+) % on the other", "1"),
     (r"% on the other ([\d,]+) test", CHANNELS, "record.json", r"the other ([\d,]+) of", "1"),
-    (r"one seed \| ([\d.]+) %, in int8", CUT, "README.md", CUT_ROW + r"([\d.]+) ", "1"),
-    (r"%, in int8 ([\d.]+) %; teacher", CUT, "README.md", CUT_ROW + r"[\d.]+ \| ([\d.]+) ", "1"),
-    (r"in int8 [\d.]+ %; teacher ([\d.]+)", CUT, "record.json", r"teacher ([\d.]+) %", "1"),
+    (r"three seeds \| ([\d.]+) ± [\d.]+ %, int8", CUT, "README.md", r"\| mean[ |]+([\d.]+) ±", "1"),
+    (
+        r"three seeds \| [\d.]+ ± ([\d.]+) %, int8",
+        CUT,
+        "README.md",
+        r"\| mean[ |]+[\d.]+ ± ([\d.]+)",
+        "1",
+    ),
+    (r"int8 level with it; teacher ([\d.]+)", CUT, "record.json", r"teacher ([\d.]+) %", "1"),
     (r"has seen; ([\d.]+) and", AGAIN, "metrics/evaluate.json", r'"top1": ([\d.]+)', "100"),
     (
         r"has seen; [\d.]+ and ([\d.]+) %",
