@@ -16,8 +16,8 @@ def keep_freed_memory() -> None:
     """Have glibc keep what tensors free for the next ones, for as long as this process lives.
 
     By default it returns large blocks to the system, which clears every page before it gives it out again: a quarter to
-    two thirds of the time of a forward pass of 256 images (benchmarks/kept_memory). Values do not change, the process may
-    hold more. Nothing is done where the C library is another.
+    two thirds of the time of a forward pass of 256 images (benchmarks/kept_memory). Values do not change, the process
+    may hold more. Nothing is done where the C library is another.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
