@@ -15,6 +15,7 @@ from tests.docs.pages import PAGES, ROOT, commands
 QUICKSTART, CHANNELS = "2026-11-29-quickstart", "2026-11-29-quickstart-channels"
 AGAIN = "2026-11-29-quickstart-again"
 CUT = "2026-11-30-real-task-seeds"
+MADE = "2026-11-30-generators-seeds"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
 FEW = "2026-11-29-augkd-few-labels"
@@ -24,6 +25,11 @@ START = "2026-11-29-teacher-start"
 def row(arm: str) -> str:
     """The mean of an arm of three seeds in a comparison.md."""
     return rf"\| {arm}(?:,[^|]*)? \| 3 \| [\d,]+ \| [\d,]+ \| ([\d.]+) ±"
+
+
+def spread(arm: str) -> str:
+    """Its standard deviation."""
+    return row(arm).replace("([\\d.]+) ±", "[\\d.]+ ± ([\\d.]+)")
 
 
 # The README's words around a figure, the record's file, its words around the same figure (two figures: their
@@ -75,6 +81,17 @@ FIGURES = [
         r"\| mean[ |]+[\d.]+ ± ([\d.]+)",
         "1",
     ),
+    (
+        r"a minute of one core with ([\d,]+) foreign",
+        MADE,
+        "cells.csv",
+        r"simkd,0,[\d.]+,[\d.]+,\d+,(\d+),",
+        "1",
+    ),
+    (r"itself \| ([\d.]+) ± [\d.]+ % with SimKD", MADE, "comparison.md", row("simkd"), "1"),
+    (r"itself \| [\d.]+ ± ([\d.]+) % with SimKD", MADE, "comparison.md", spread("simkd"), "1"),
+    (r"with SimKD; ([\d.]+) ± [\d.]+ % with CMI", MADE, "comparison.md", row("cmi"), "1"),
+    (r"with SimKD; [\d.]+ ± ([\d.]+) % with CMI", MADE, "comparison.md", spread("cmi"), "1"),
     (r"int8 level with it; teacher ([\d.]+)", CUT, "record.json", r"teacher ([\d.]+) %", "1"),
     (r"has seen; ([\d.]+) and", AGAIN, "metrics/evaluate.json", r'"top1": ([\d.]+)', "100"),
     (
