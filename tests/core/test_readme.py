@@ -203,7 +203,7 @@ FIGURES = [
     (r"with (\d) labels per", FEW, "results.md", r"\| (\d) labels per class \| all", "1"),
 ]
 PLANTED = r"\| \d+ of (\d+) found"
-NAMES = r"WRN-\d+-\d+|CIFAR-\d+|\bbfloat16|\bKD3|\bint8|\bfloat32"
+NAMES = r"WRN-\d+-\d+|CIFAR-\d+|\bbfloat16|\bKD3|\bint8|\bfloat32|\bAVX512"
 
 
 def measured_part() -> str:
