@@ -40,7 +40,8 @@ from webdistill.images.stored import encode
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("local", "ray, 1 worker", "ray, 2 workers")
-WORKER = "ray::"  # how Ray names a process that computes
+WORKER = b"ray::"  # how Ray names a process that computes,
+OTHERS = (b"ray::IDLE", b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")  # and those that do not
 
 
 def make_pool(root: Path, shards: int, images: int) -> None:
@@ -106,7 +107,7 @@ class Runs:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes()
             except OSError:
                 continue
-            if words.startswith(WORKER.encode()) and b"IDLE" not in words:
+            if words.startswith(WORKER) and not words.startswith(OTHERS):
                 return pid
         return None
 

@@ -99,9 +99,15 @@ class Cluster:
             lost[job] += 1
             reason = type(error).__name__.removesuffix("Error")
             if lost[job] == TRIES:
+                here = isinstance(error, ray.exceptions.LocalRayletDiedError)
+                hint = (
+                    "does `ray status` answer on this machine?"
+                    if here
+                    else "has each memory for a shard?"
+                )
                 raise UserError(
-                    f"{job.shard}: {TRIES} workers were lost one after the other ({reason}); has each memory for a "
-                    "shard? `ray logs` says more"
+                    f"{job.shard}: {TRIES} workers were lost one after the other ({reason}); {hint} `ray logs` says "
+                    "more, and the same command goes on from here"
                 ) from None
             self._stage.log(
                 f"a worker was lost at {job.shard.name} ({reason}); another one takes the shard"
