@@ -13,7 +13,7 @@ import pytest
 from tests.docs.pages import PAGES, ROOT, commands
 
 QUICKSTART, CHANNELS = "2026-11-29-quickstart", "2026-11-29-quickstart-channels"
-AGAIN, NOW = "2026-11-29-quickstart-again", "2026-11-30-quickstart-avx512"
+NOW = "2026-11-30-quickstart-avx512"
 CUT = "2026-11-30-real-task-seeds"
 MADE = "2026-11-30-generators-seeds"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
@@ -93,12 +93,20 @@ FIGURES = [
     (r"with SimKD; ([\d.]+) ± [\d.]+ % with CMI", MADE, "comparison.md", row("cmi"), "1"),
     (r"with SimKD; [\d.]+ ± ([\d.]+) % with CMI", MADE, "comparison.md", spread("cmi"), "1"),
     (r"int8 level with it; teacher ([\d.]+)", CUT, "record.json", r"teacher ([\d.]+) %", "1"),
-    (r"has seen; ([\d.]+) and", AGAIN, "metrics/evaluate.json", r'"top1": ([\d.]+)', "100"),
+    (r"has seen; ([\d.]+) ±", NOW, "README.md", r"\| mean \| ([\d.]+) ±", "1"),
+    (r"has seen; [\d.]+ ± ([\d.]+) and", NOW, "README.md", r"\| mean \| [\d.]+ ± ([\d.]+)", "1"),
     (
-        r"has seen; [\d.]+ and ([\d.]+) %",
-        AGAIN,
-        "record.json",
-        r"([\d.]+) % of the other 8,000",
+        r"has seen; [\d.]+ ± [\d.]+ and ([\d.]+) ±",
+        NOW,
+        "README.md",
+        r"\| mean \|[^|]*\| ([\d.]+) ±",
+        "1",
+    ),
+    (
+        r"has seen; [\d.]+ ± [\d.]+ and [\d.]+ ± ([\d.]+)",
+        NOW,
+        "README.md",
+        r"\| mean \|[^|]*\| [\d.]+ ± ([\d.]+)",
         "1",
     ),
     (r"pipeline on (\d+) cores", QUICKSTART, "record.json", r'"cores": (\d+)', "1"),
