@@ -66,6 +66,6 @@ def _rest(opened: int, more: Iterator[str]) -> str:
             opened += line.count("{") - line.count("}")
             if opened <= 0:
                 return "".join(rest)
-    except csv.Error:
-        pass
+    except csv.Error:  # longer than a record may be: it is lost, and its line is counted
+        return ""
     return ""

@@ -125,7 +125,7 @@ def _refuses_channels_last(net: nn.Module, images: Tensor) -> bool:
     except RuntimeError:
         return True
     finally:
-        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as above
     return False
 
 
