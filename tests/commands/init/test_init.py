@@ -33,9 +33,8 @@ from webdistill.models.zoo import build
 def {}(num_classes):
     return build("resnet8", num_classes)
 """
-FILES = (
-    "takedown.txt", ".dvcignore", ".gitignore", ".dvc/config", "stages/search/__main__.py", "webdistill/harness/stage.py",
-)  # fmt: skip
+CODE = ("stages/search/__main__.py", "webdistill/harness/stage.py")
+FILES = ("takedown.txt", ".dvcignore", ".gitignore", ".dvc/config", *CODE)
 
 
 def write_pictures(folder: Path, count: int, seed: int) -> None:
