@@ -12,6 +12,7 @@ from stages.distill.methods import build as build_method
 from stages.distill.params import AUTO, Distill
 from webdistill.models import cost
 from webdistill.models.classifier import Classifier
+from webdistill.models.families.wrapped import Unit
 from webdistill.models.projected import Projected
 from webdistill.models.zoo import build
 
@@ -27,8 +28,15 @@ class Size:
     def of(cls, net: Classifier, image_size: int) -> Size:
         return cls(cost.parameters(net), cost.multiply_adds(net, image_size))
 
+    @property
+    def known(self) -> bool:
+        """Not of a network without weights of its own, such as one that asks another program."""
+        return self.parameters > 0 and self.multiply_adds > 0
+
     def exceeds(self, other: Size) -> bool:
-        """Whether it is larger or slower."""
+        """Whether it is larger or slower, as far as is known."""
+        if not other.known:
+            return False
         return self.parameters > other.parameters or self.multiply_adds > other.multiply_adds
 
 
@@ -45,22 +53,27 @@ class Cost:
     ]  # what a student that ends in the teacher's classifier has beside its own layers
     alone: Size | None  # the same network without these; only where `student` exceeds the teacher
     stuck: bool = False  # whether its optimizer may leave it at chance, see `_stuck`
+    mapless: bool = False  # whether the method wants maps of a teacher that has logits alone
 
     @property
     def sentence(self) -> str:
         one, other = self.student, self.teacher
-        told = (
-            f"{self.name} with {self.method} has {one.parameters:,} parameters "
-            f"({one.parameters / other.parameters:.1%} of the teacher's {other.parameters:,}) and takes "
-            f"{one.multiply_adds / 1e6:,.1f} million multiply-adds an image "
-            f"({one.multiply_adds / other.multiply_adds:.1%} of {other.multiply_adds / 1e6:,.1f})"
-        )
+        weights = f"{one.parameters:,} parameters"
+        work = f"{one.multiply_adds / 1e6:,.1f} million multiply-adds an image"
+        if other.known:
+            weights += (
+                f" ({one.parameters / other.parameters:.1%} of the teacher's {other.parameters:,})"
+            )
+            work += f" ({one.multiply_adds / other.multiply_adds:.1%} of {other.multiply_adds / 1e6:,.1f})"
+        else:
+            work += ", the teacher's size is not known, for its network has no weights"
+        told = f"{self.name} with {self.method} has {weights} and takes {work}"
         return f"{told}, {' and '.join(self.joined)} included" if self.joined else told
 
     @property
     def warning(self) -> str | None:
         """What to do about a student that is larger or slower than its teacher, or learns hardly; None otherwise."""
-        found = [each for each in (self._excess, self._slowness) if each is not None]
+        found = [each for each in (self._excess, self._slowness, self._misuse) if each is not None]
         return "; ".join(found) or None
 
     @property
@@ -70,6 +83,15 @@ class Cost:
         return (
             f"{self.name} has no BatchNorm, and from noise SGD may leave such a student at chance: set "
             "distill.optimizer to muon"
+        )
+
+    @property
+    def _misuse(self) -> str | None:
+        if not self.mapless:
+            return None
+        return (
+            f"the teacher does not end in a linear layer, so {self.method} imitates its logits as if they were maps; "
+            f"set distill.method to {PLAIN}, which learns from logits"
         )
 
     @property
@@ -115,7 +137,8 @@ def measure(student: Classifier, teacher: Classifier, settings: Distill, image_s
             plain = build(settings.student, teacher.fc.out_features, image_size)
         alone = Size.of(plain, image_size)
     stuck = _stuck(student, settings)
-    return Cost(settings.student, settings.method, found, other, joined, alone, stuck)
+    mapless = settings.reuses_classifier and isinstance(teacher.fc, Unit)
+    return Cost(settings.student, settings.method, found, other, joined, alone, stuck, mapless)
 
 
 def _stuck(student: Classifier, settings: Distill) -> bool:

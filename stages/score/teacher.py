@@ -21,6 +21,7 @@ from webdistill.core.files import read_table, sha256_file, write_table
 from webdistill.engine.jobs import Facts, Function
 from webdistill.images.pool import load_images
 from webdistill.models.checkpoint import Card, Network, load_network
+from webdistill.models.device import device_of
 
 Halves = NDArray[np.float16]
 PART_BYTES = 2**28  # decoded pixels in memory at a time
@@ -88,7 +89,7 @@ def forward(
     kernels and the same rounding, wherever it stands. The network is used in eval mode, on the
     device its weights are on.
     """
-    device = next(network.net.parameters()).device
+    device = device_of(network.net)
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (view.mean, view.std))
     network.net.eval()
     for start in range(0, len(images), view.batch_size):

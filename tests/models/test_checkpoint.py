@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
@@ -116,6 +118,18 @@ def resave(folder: Path, content: object, name: str = "weights.pt") -> Path:
     return folder / name
 
 
+State = dict[str, Tensor]
+
+
+def prefixed(prefix: str, tensors: State) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def averaged(tensors: State) -> State:
+    """As torch.optim.swa_utils.AveragedModel saves them."""
+    return {"n_averaged": torch.tensor(5), **prefixed("module.", tensors)}
+
+
 @pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model", "net"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model."])
 @pytest.mark.parametrize("name", ["weights.pt", "weights.pth"])
@@ -125,6 +139,52 @@ def test_a_state_dict_of_torch_loads(saved: Path, key: str | None, prefix: str, 
     resave(saved, tensors if key is None else {key: tensors, "epoch": 3}, name)
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(load_network(saved).net(images), net(images))
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda own, other: {"state_dict": other, "state_dict_ema": own, "epoch": 1},  # timm
+        lambda own, other: {"model": other, "model_ema": averaged(own), "args": {"lr": 0.1}},
+        lambda own, other: averaged(own),
+        lambda own, other: {
+            "weights": own,
+            "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}},
+        },
+        lambda own, other: {"checkpoint": {"model": {"params": own}}},
+        lambda own, other: {"state_dict": prefixed("net.", own) | {"loss.weight": torch.ones(3)}},
+    ],
+    ids=["timm", "torchvision", "averaged", "unknown-key", "nested", "beside-a-loss"],
+)
+def test_what_training_programs_write_around_a_state_dict(
+    saved: Path, around: Callable[[State, State], object]
+) -> None:
+    """Averaged weights come before those of the last step; what is no part of the network is left out."""
+    net = load_network(saved).net
+    own = dict(net.state_dict())
+    resave(saved, around(own, {name: torch.zeros_like(each) for name, each in own.items()}))
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(load_network(saved).net(images), net(images))
+
+
+@pytest.mark.parametrize(
+    ("around", "said"),
+    [
+        (lambda own: {"student": own, "teacher": own}, "tensors under 'student' and 'teacher'"),
+        (
+            lambda own: prefixed("a.", own) | prefixed("b.", own),
+            "several networks that fit, a and b;",
+        ),
+        (lambda own: {"state_dict": {}}, "holds no dict of tensors"),
+        (lambda own: own | {"extra.weight": torch.ones(2)}, "holds tensor 'extra.weight'"),
+    ],
+)
+def test_no_telling_which_network_is_meant(
+    saved: Path, around: Callable[[State], object], said: str
+) -> None:
+    resave(saved, around(dict(load_network(saved).net.state_dict())))
+    with pytest.raises(UserError, match=said):
+        load_network(saved)
 
 
 def test_safetensors_come_first(saved: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,12 +33,20 @@ COMPENSATION = "compensation.safetensors"
 Answers = Literal["compensated", "raw"]
 Given = Literal["compensated", "raw", "mean"]  # mean: the same compensation for every image
 TORCH_WEIGHTS = ("weights.pt", "weights.pth")  # read when there are no safetensors
+# Keys under which training programs put the tensors; averaged weights come first, since the programs evaluate these.
 INNER = (
+    "state_dict_ema",
+    "model_ema",
+    "ema",
     "state_dict",
     "model_state_dict",
     "model",
     "net",
-)  # keys under which training programs put the tensors
+)
+COUNTERS = (
+    "num_batches_tracked",
+    "n_averaged",
+)  # of BN and of AveragedModel; nothing here reads them
 Triple = tuple[float, float, float]
 
 
@@ -206,7 +214,7 @@ def copy_into(
     of `free` that were left as they are, since their tensor is missing or has another shape.
     """
     known = net.state_dict().keys() | net.library_names.keys()
-    tensors = _unwrapped(tensors, known)
+    tensors = _unwrapped(tensors, known, source)
     own = {k: v for k, v in net.state_dict().items() if not _is_counter(k)}
     called = dict(zip(own, own, strict=True))  # our name -> theirs
     library = {ours: name for name, ours in net.library_names.items() if ours in own}
@@ -228,14 +236,37 @@ def copy_into(
     return left
 
 
-def _unwrapped(tensors: Mapping[str, Tensor], known: Set[str]) -> Mapping[str, Tensor]:
-    """Without what wrappers put before every name: `module.` (DataParallel), `_orig_mod.` (compile), `model.`, ..."""
-    while tensors and not tensors.keys() & known:
-        first = {name.partition(".")[0] for name in tensors}
-        if len(first) > 1 or not all("." in name for name in tensors):
+def _unwrapped(tensors: Mapping[str, Tensor], known: Set[str], source: str) -> Mapping[str, Tensor]:
+    """Without what wrappers put before every name: `module.` (DataParallel), `_orig_mod.` (compile), `model.`, ...
+
+    What stands beside the network, such as the weights of a loss, is left out with it. Raises UserError where two
+    networks fit equally well.
+    """
+    tensors = {name: tensor for name, tensor in tensors.items() if not _is_counter(name)}
+    while not tensors.keys() & known:
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            first, dot, rest = name.partition(".")
+            if dot:
+                groups.setdefault(first, {})[rest] = tensor
+        fitting = {first: _known_ends(group, known) for first, group in groups.items()}
+        most = max(fitting.values(), default=0)
+        best = [first for first, count in fitting.items() if count == most]
+        if not most:
             break
-        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+        if len(best) > 1:
+            raise UserError(
+                f"{source} holds several networks that fit, {' and '.join(sorted(best))}; save the tensors of one: "
+                f"torch.save(net.{min(best)}.state_dict(), 'weights.pt')"
+            )
+        tensors = groups[best[0]]
     return tensors
+
+
+def _known_ends(names: Iterable[str], known: Set[str]) -> int:
+    """How many names are a known one, perhaps behind a prefix that ends in a dot."""
+    parts = (name.split(".") for name in names)
+    return sum(any(".".join(one[n:]) in known for n in range(len(one))) for one in parts)
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
@@ -277,21 +308,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged or holds more than tensors (nothing in it was executed); where you trust it, save "
             "its tensors alone: torch.save(net.state_dict(), 'weights.pt')"
         ) from None
-    if isinstance(found, dict):
-        found = next((found[key] for key in INNER if isinstance(found.get(key), dict)), found)
-    if not isinstance(found, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
-    ):
+    tensors = _state_dict(found, path)
+    if not tensors and found != {}:
         raise UserError(
             f"{path} holds no dict of tensors, neither itself nor under {' or '.join(map(repr, INNER))}; write it "
             "with torch.save(net.state_dict(), 'weights.pt')"
         )
-    return found
+    return tensors
+
+
+def _state_dict(found: object, path: Path) -> dict[str, Tensor]:
+    """The named tensors in what a program has saved, which may have other things beside or around them; {} if none.
+
+    Those under a key of INNER, the first that has any, or under the only key that has. Raises UserError where several
+    others have.
+    """
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        return {}
+    if all(isinstance(value, Tensor) for value in found.values()):
+        return found
+    inner = {key: own for key, value in found.items() if (own := _state_dict(value, path))}
+    chosen = [key for key in INNER if key in inner] or list(inner)
+    if len(chosen) > 1 and chosen[0] not in INNER:
+        raise UserError(
+            f"{path} holds tensors under {' and '.join(map(repr, chosen))}; save those of one network: "
+            "torch.save(net.state_dict(), 'weights.pt')"
+        )
+    return inner[chosen[0]] if chosen else {}
 
 
 def _is_counter(name: str) -> bool:
-    """Whether a tensor is BN's number of steps, which nothing reads."""
-    return name.endswith("num_batches_tracked")
+    """Whether a tensor is a number of steps or of averaged networks, which nothing reads."""
+    return name.rpartition(".")[2] in COUNTERS
 
 
 def weights(net: torch.nn.Module) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from webdistill.models.device import device_of
+
 
 def parameters(net: nn.Module) -> int:
     """Number of trainable and frozen weights, buffers not counted."""
@@ -18,7 +20,7 @@ def multiply_adds(net: nn.Module, image_size: int) -> int:
     of matrices, those of attention included. Not counted: bias, normalisation, activations. `net` stays as it was.
     """
     was_training = net.training
-    device = next(net.parameters()).device
+    device = device_of(net)
     with FlopCounterMode(display=False) as counter:
         net.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
     net.train(was_training)

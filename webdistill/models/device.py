@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Literal
 
 import torch
+from torch import nn
 
 from webdistill.core.errors import UserError
 
@@ -18,3 +20,9 @@ def pick_device(wanted: Device, key: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """Where its tensors are; the CPU for a network without any, such as one that asks another program."""
+    tensors = chain(net.parameters(), net.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

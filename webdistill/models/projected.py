@@ -147,8 +147,7 @@ def negative(net: Classifier, image_size: int) -> bool:
 
 
 def _maps(net: Classifier, images: Tensor) -> Tensor:
-    parameter = next(net.parameters())
     was_training = net.training
-    maps = net.eval().features(images.to(parameter))
+    maps = net.eval().features(images.to(next(net.parameters(), images)))
     net.train(was_training)
     return maps

@@ -58,6 +58,7 @@ from stages.distill.methods.mosaic import adversarial_loss, balance_loss, throug
 from stages.distill.methods.statistics import differences, whole_gap
 from stages.distill.methods.supervised import labelled
 from webdistill.models.classifier import Classifier
+from webdistill.models.device import device_of
 
 Module = Literal["free", "anchor", "mixup"]
 READS: dict[Module, Reads] = {"free": "nothing", "anchor": "images", "mixup": "answers"}
@@ -81,7 +82,7 @@ class AugKd(Method):
         settings: AugKdSettings,
     ) -> None:
         super().__init__()
-        classes, device = teacher.fc.out_features, next(student.parameters()).device
+        classes, device = teacher.fc.out_features, device_of(student)
         self.net, self.temperature, self.settings = student, temperature, settings
         self.generator = Generator(settings.latent, image_size).to(device)
         self.encoder = Encoder(settings.latent, image_size, classes).to(device)

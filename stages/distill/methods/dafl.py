@@ -22,6 +22,7 @@ from stages.distill.methods.mosaic import balance_loss
 from stages.distill.methods.mosaic_networks import Generator
 from stages.distill.methods.synthesis import SHOWN, normal
 from webdistill.models.classifier import Classifier
+from webdistill.models.device import device_of
 
 
 def activation_loss(features: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class Dafl(Method):
     ) -> None:
         super().__init__()
         self.net, self.temperature, self.settings = student, temperature, settings
-        self.device = next(student.parameters()).device
+        self.device = device_of(student)
         self.generator = Generator(settings.latent, image_size).to(self.device)
         self._teacher = (teacher,)  # in a tuple: no submodule, so neither trained nor saved
 

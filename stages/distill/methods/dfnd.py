@@ -12,6 +12,7 @@ from stages.distill.method_params import DfndSettings
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
 from webdistill.models.classifier import Classifier
+from webdistill.models.device import device_of
 
 
 class NoiseAdaptation(nn.Module):
@@ -49,7 +50,7 @@ class Dfnd(Method):
         super().__init__()
         self.net, self.temperature, self.settings = student, temperature, settings
         self.noise = NoiseAdaptation(classes, settings.teacher_accuracy)
-        self.noise.to(next(student.parameters()).device)
+        self.noise.to(device_of(student))
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         logits = self.net(batch.images).float()

@@ -22,6 +22,7 @@ from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.simkd import FeatureMethod, feature_loss, join
 from stages.distill.selection import cutoffs, mixed_confidence, mixing_weight
 from webdistill.models.classifier import Classifier
+from webdistill.models.device import device_of
 from webdistill.models.projected import Projected
 
 EMBEDDING = 128  # dimensions of the contrastive heads
@@ -133,7 +134,7 @@ class Kd3(FeatureMethod):
         super().__init__()
         self.settings, self.temperature = settings, temperature
         self.late_kl = settings.kl
-        width, device = student.channels, next(teacher.parameters()).device
+        width, device = student.channels, device_of(teacher)
         cross = settings.mixdistribution and settings.contrast == "cross"
         self.needs_maps = settings.shared_classifier or cross
         self.net = (

@@ -26,6 +26,7 @@ from stages.distill.methods import Batch, Method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.mosaic_networks import Generator, PatchDiscriminator
 from webdistill.models.classifier import Classifier
+from webdistill.models.device import device_of
 
 
 def local_loss(fake: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class Mosaic(Method):
     ) -> None:
         super().__init__()
         self.net, self.temperature, self.settings = student, temperature, settings
-        device = next(student.parameters()).device
+        device = device_of(student)
         self.generator = Generator(settings.latent, image_size).to(device)
         self.discriminator = PatchDiscriminator().to(device)
         self._teacher = (teacher,)  # in a tuple: no submodule, so neither trained nor saved
@@ -127,7 +128,7 @@ class Mosaic(Method):
 
     def _noise(self, count: int, rng: np.random.Generator) -> Tensor:
         noise = rng.standard_normal((count, self.settings.latent), dtype=np.float32)
-        device = next(self.generator.parameters()).device
+        device = device_of(self.generator)
         return torch.from_numpy(noise).to(device, non_blocking=True)
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from stages.distill.method_params import OdsdSettings
 from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
 from webdistill.models.classifier import Classifier
+from webdistill.models.device import device_of
 
 ROUNDS = 50  # cap on k-means rounds
 SEED = 0  # of the starting prototypes
@@ -119,7 +120,7 @@ class Odsd(Method):
         self.needs_maps = settings.relation > 0
         self._teacher = (teacher,)  # in a tuple: no submodule, so neither trained nor saved
         if self.needs_maps:
-            width, device = teacher.fc.in_features, next(student.parameters()).device
+            width, device = teacher.fc.in_features, device_of(student)
             self.map = nn.Linear(student.fc.in_features, width).to(device)
             empty = torch.zeros(settings.prototypes, width, device=device)
             self.register_buffer("prototypes", empty)

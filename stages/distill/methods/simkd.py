@@ -13,6 +13,7 @@ from stages.distill.methods import Batch, Choice, Method, Pool
 from stages.distill.methods.kd import kl_divergence
 from webdistill.core.errors import UserError
 from webdistill.models.classifier import Classifier
+from webdistill.models.device import device_of
 from webdistill.models.projected import Projected, map_side, negative, shrink
 
 
@@ -28,7 +29,7 @@ def join(student: Classifier, teacher: Classifier, image_size: int, width: int |
         )
     side = min(map_side(student, image_size), map_side(teacher, image_size))
     joined = Projected(student, teacher, side, width, negative(teacher, image_size))
-    return joined.to(next(teacher.parameters()).device)
+    return joined.to(device_of(teacher))
 
 
 def feature_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from stages.distill.methods.statistics import Memory, norms, statistics_gap
 from webdistill.core.errors import UserError
 from webdistill.images.views import crops
 from webdistill.models.classifier import Classifier
+from webdistill.models.device import device_of
 
 RANGE = 3.0  # normalised values that a byte can hold lie between -RANGE and RANGE
 SHIFT = 0.125  # largest move of a stored image in a student's batch, share of its side
@@ -133,7 +134,7 @@ class Synthesis(Method):
                 "none; take dafl or a method that learns from images, or set the method's option statistics to 0"
             )
         self.net, self.temperature, self.wanted = student, temperature, settings
-        self.size, self.device = image_size, next(student.parameters()).device
+        self.size, self.device = image_size, device_of(student)
         self.memory = Memory(teacher).to(self.device)
         self.store = Store(settings.store, image_size).to(self.device)
         self._teacher = (teacher,)  # in a tuple: no submodule, so neither trained nor saved

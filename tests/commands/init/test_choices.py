@@ -11,6 +11,7 @@ from stages.search.keywords import Keywords
 from webdistill.commands.init import choices, material
 from webdistill.commands.plan import sizes
 from webdistill.core.errors import UserError
+from webdistill.models.zoo import build
 
 COLOURS = ("red", "green", "blue")
 LOGARITHMS = """\
@@ -64,7 +65,11 @@ def test_features_of_a_network_whose_logits_count_as_them_are_few(
     monkeypatch.chdir(tmp_path)
     Path("logarithms.py").write_text(LOGARITHMS)
     new = material.NewTeacher("logarithms:Net", Path("unread"), COLOURS, 32, *[(0.5, 0.5, 0.5)] * 2)
-    assert choices._width(Path("unread"), new, len(COLOURS), 32) == 3
+    net = choices._network(Path("unread"), new, len(COLOURS), 32)
+    assert net is not None
+    assert net.fc.in_features == 3
+    assert choices._method(net) == {"distill.method": "kd"}, "there are no maps to imitate"
+    assert choices._method(build("resnet8", 3)) == {}
 
 
 @pytest.mark.parametrize(
@@ -80,5 +85,4 @@ def test_features_of_a_network_whose_logits_count_as_them_are_few(
 def test_student_that_nobody_named_is_smaller_than_its_teacher(
     teacher: str, size: int, student: str
 ) -> None:
-    new = material.NewTeacher(teacher, Path("unread"), COLOURS, size, *[(0.5, 0.5, 0.5)] * 2)
-    assert choices._student(Path("unread"), new, len(COLOURS), size) == student
+    assert choices._student(build(teacher, len(COLOURS), size), len(COLOURS), size) == student

@@ -7,13 +7,17 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from stages.distill.method_params import PLAIN
 from stages.search.keywords import Keywords
 from webdistill.commands.init.material import NewTeacher, Triple, labelled
 from webdistill.commands.init.template import QUICKSTART_CLIP
 from webdistill.commands.plan import sizes
 from webdistill.core.errors import UserError
+
+if TYPE_CHECKING:
+    from webdistill.models.classifier import Classifier
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STUDENTS = (  # for small, for large images: the first that is smaller than the teacher
@@ -102,11 +106,13 @@ def choose(arguments: argparse.Namespace) -> Choices:
             f"--test {folder}: --source names the same folder, and the filter drops copies of test images; move some "
             "pictures of each class to a folder of their own"
         )
-    values |= _sized(values, given, teacher, new)
+    side = {**values, **given}["task.image_size"]
+    net = _network(teacher, new, len(classes), side)
+    values |= _method(net)
+    values |= _sized(values, given, teacher, new, net)
     values |= given
     if "distill.student" not in given:
-        side = values["task.image_size"]
-        values["distill.student"] = arguments.student or _student(teacher, new, len(classes), side)
+        values["distill.student"] = arguments.student or _student(net, len(classes), side)
     return Choices(
         values=values,
         teacher=teacher,
@@ -195,18 +201,15 @@ def class_names(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _student(teacher: Path, new: NewTeacher | None, classes: int, size: int) -> str:
+def _student(teacher: Classifier | None, classes: int, size: int) -> str:
     """The first default with fewer parameters and multiply-adds than the teacher, else the last."""
     from stages.distill.cost import Size
-    from webdistill.models.checkpoint import read_card
     from webdistill.models.zoo import build
 
     names = STUDENTS[size > sizes.SMALL]
-    network = new.network if new else read_card(teacher).architecture
-    try:
-        whole = Size.of(build(network, classes, size), size)
-    except UserError:  # said where the teacher's weights are loaded, with its flag
+    if teacher is None:
         return names[0]
+    whole = Size.of(teacher, size)
     smaller = (
         name for name in names if not Size.of(build(name, classes, size), size).exceeds(whole)
     )
@@ -234,8 +237,19 @@ def _refuse_contradictions(
         )
 
 
+def _method(teacher: Classifier | None) -> dict[str, Any]:
+    """Of a teacher that does not end in a linear layer: it has logits alone, and no maps to imitate."""
+    from webdistill.models.families.wrapped import Unit
+
+    return {"distill.method": PLAIN} if teacher and isinstance(teacher.fc, Unit) else {}
+
+
 def _sized(
-    values: Mapping[str, Any], given: Mapping[str, Any], teacher: Path, new: NewTeacher | None
+    values: Mapping[str, Any],
+    given: Mapping[str, Any],
+    teacher: Path,
+    new: NewTeacher | None,
+    net: Classifier | None,
 ) -> dict[str, Any]:
     """Schedule, views and formats for the size of the pictures and their count, as far as it is known."""
     from ruamel.yaml import YAML
@@ -261,20 +275,19 @@ def _sized(
         return answer_bytes(network, len(raw["task"]["classes"]), raw["task"]["image_size"], maps)
 
     side = raw["task"]["image_size"]
-    width = _width(teacher, new, len(raw["task"]["classes"]), side)
+    width = net.fc.in_features if net else None
     return sizes.sized(side, count, answer, given) | sizes.clustered(count, width)
 
 
-def _width(teacher: Path, new: NewTeacher | None, classes: int, size: int) -> int | None:
-    """Length of the teacher's features; None of one that cannot be built, which is said later, with its flag."""
+def _network(teacher: Path, new: NewTeacher | None, classes: int, size: int) -> Classifier | None:
+    """The teacher without its weights; None of one that cannot be built, which is said later, with its flag."""
     from webdistill.models.checkpoint import construct, read_card
     from webdistill.models.zoo import build
 
     try:
-        net = build(new.network, classes, size) if new else construct(read_card(teacher), teacher)
+        return build(new.network, classes, size) if new else construct(read_card(teacher), teacher)
     except UserError:
         return None
-    return net.fc.in_features
 
 
 def _sources(sources: list[str]) -> dict[str, Any]:
