@@ -95,7 +95,7 @@ def _ours(
 
     method = build_method(settings, student, teacher, SIZE)
     for net in (teacher, method):
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+        net.to(memory_format=torch.channels_last)
     run = Run(
         settings=settings, seed=0, views=make_views(pool, settings), teacher=teacher, method=method,
         weight=torch.ones(len(pool)), ids=[str(at) for at in range(len(pool))],

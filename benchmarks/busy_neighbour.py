@@ -37,7 +37,7 @@ def child(seconds: float, threads: int, way: str) -> float:
     from webdistill.models.zoo import build
 
     torch.set_num_threads(threads)
-    net = build("wrn-16-1", 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    net = build("wrn-16-1", 10).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     answers = torch.randn(BATCH, 10).softmax(1)

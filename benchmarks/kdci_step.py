@@ -43,7 +43,7 @@ def make_run(setting: dict[str, Any], prototypes: int) -> Any:
     settings = Distill.model_validate(given | changes)
     pool = torch.randint(0, 256, (4 * setting["batch"], SIZE, SIZE, 3), dtype=torch.uint8)
     teacher = make_teacher(setting["teacher"], pool, settings)
-    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    teacher.to(memory_format=torch.channels_last)
     method = build_method(settings, build(setting["student"], CLASSES), teacher, SIZE)
     if prototypes:
         width = teacher.fc.in_features
@@ -52,7 +52,7 @@ def make_run(setting: dict[str, Any], prototypes: int) -> Any:
         )
         plug_in = settings.deconfound.model_copy(update={"attention": setting["attention"]})
         attach(method, plug_in, dictionary, width)
-    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    method.to(memory_format=torch.channels_last)
     return Run(
         settings=settings, seed=0, views=make_views(pool, settings), teacher=teacher, method=method,
         weight=torch.ones(len(pool)), ids=[str(at) for at in range(len(pool))],

@@ -35,7 +35,7 @@ def child(way: str, network: str, size: int) -> None:
         keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    net = build(network, 10, size).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    net = build(network, 10, size).to(memory_format=torch.channels_last)
     images = {
         count: torch.randn(count, 3, size, size).contiguous(memory_format=torch.channels_last)
         for count in BATCHES

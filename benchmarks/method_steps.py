@@ -46,9 +46,9 @@ def make_run(method: str, chosen: argparse.Namespace, steps: int) -> Any:
     settings = Distill.model_validate(given | changes)
     pool = torch.randint(0, 256, (steps * chosen.batch, SIZE, SIZE, 3), dtype=torch.uint8)
     teacher = make_teacher(chosen.teacher, pool, settings)
-    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    teacher.to(memory_format=torch.channels_last)
     built = build_method(settings, build(chosen.student, CLASSES), teacher, SIZE)
-    built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    built.to(memory_format=torch.channels_last)
     run = Run(
         settings=settings, seed=0, views=make_views(pool, settings), teacher=teacher, method=built,
         weight=torch.ones(len(pool)), ids=[str(at) for at in range(len(pool))],

@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     print("| network, px | work | float32, img/s | bfloat16, img/s | bfloat16 : float32 |")
     print("|---|---|---|---|---|")
     for name, size in NETWORKS[: arguments.networks]:
-        net = build(name, 10, size).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+        net = build(name, 10, size).to(memory_format=torch.channels_last)
         images = torch.randn(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last)
         for training in (False, True):
             rates = compare(net.train(training), images, arguments.seconds, arguments.repetitions)

@@ -87,7 +87,7 @@ def make(variant: Variant, setting: Setting, pixels: np.ndarray) -> Ready:
     method = build_method(settings, student, teacher, SIZE)
     if variant.channels_last:
         for net in (teacher, method):
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+            net.to(memory_format=torch.channels_last)
     if variant.compiled:
         _compile(teacher, method)
     if variant.kind == "synthetic":

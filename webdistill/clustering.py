@@ -199,7 +199,7 @@ def seed_centroids(x: Float32, count: int, seed: int, section: str = "prototypes
         centre = x[chosen[-1]].copy()
         # Exact differences, not norms minus products: a copy of a centroid must have distance 0.
         out, one, many = faiss.swig_ptr(distance), faiss.swig_ptr(centre), faiss.swig_ptr(x)
-        faiss.fvec_L2sqr_ny(out, one, many, width, rows)  # type: ignore[attr-defined]
+        faiss.fvec_L2sqr_ny(out, one, many, width, rows)  # type: ignore[attr-defined]  # SWIG adds it
         np.minimum(nearest, distance, out=nearest)
         if len(chosen) == count:
             return x[chosen]

@@ -97,7 +97,7 @@ def train(settings: Mapping[str, Any], images: Tensor, labels: Tensor) -> Classi
     torch.manual_seed(settings["seed"])
     generator = torch.Generator().manual_seed(settings["seed"])
     net = build(settings["architecture"], CLASSES // 2, SIZE)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    net.to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
         net.parameters(),
         lr=settings["lr"],

@@ -111,7 +111,7 @@ def begin(bench: Bench, guide: Classifier, arm: str, seed: int) -> Run:
     own, size = options(bench.settings, arm), bench.settings["prepare"]["image_size"]
     classes = tuple(bench.settings["classes"])
     method = build_method(own, build(own.student, len(classes), size).to(bench.device), guide, size)
-    method.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    method.to(device=bench.device, memory_format=torch.channels_last)
     pool = bench.images("pool")
     ids = [f"{place:08d}" for place in range(len(pool))]
     held = held_out(ids, own.holdout)

@@ -123,7 +123,7 @@ def _mean(group: Sequence[Row]) -> Row:
         return None if None in values else statistics.mean(values)
 
     shares = {name: mean(name) for name in ("top1", "top3", "top5", "agreement", "teacher_top1")}
-    return replace(group[0], setting="mean", images=sum(row.images for row in group), **shares)  # type: ignore[arg-type]  # floats by name
+    return replace(group[0], setting="mean", images=sum(row.images for row in group), **shares)
 
 
 def text(results: Results, baseline: str) -> str:

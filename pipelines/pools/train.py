@@ -46,7 +46,7 @@ def train(pool: Path, common: dict[str, Any], seed: int) -> dict[str, float]:
     student = build(options.student, len(task.classes), task.image_size)
     card = teacher.card
     method = build_method(options, student, teacher.net, task.image_size)
-    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.to(memory_format=torch.channels_last)
     run = Run(
         settings=options,
         seed=seed,

@@ -59,7 +59,7 @@ def train(
         from webdistill.models.checkpoint import copy_into  # wants safetensors
 
         copy_into(net, start, "the given weights", architecture, {"fc.weight", "fc.bias"})
-    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    net.to(device=device, memory_format=torch.channels_last)
     crops = {"min_scale": settings["min_scale"], "shift": settings.get("shift", 0.0)}
     views = Views(images, mean, std, seed=seed, mixup=0.0, **crops)
     optimiser = _optimiser(net, lr, settings["weight_decay"])

@@ -44,7 +44,7 @@ def make(example: ModuleType) -> Run:
     torch.manual_seed(0)
     pool = torch.randint(0, 256, (32, 16, 16, 3), dtype=torch.uint8)
     teacher = build("resnet14", 3).eval().requires_grad_(False)
-    views = Views(pool, (0.5,) * 3, (0.25,) * 3, seed=0, min_scale=0.5, mixup=0.0)  # type: ignore[arg-type]
+    views = Views(pool, (0.5,) * 3, (0.25,) * 3, seed=0, min_scale=0.5, mixup=0.0)
     return Run(
         settings=settings, seed=0, views=views, teacher=teacher,
         method=example.Hint(build("resnet8", 3), teacher, 4.0), weight=torch.ones(32),
@@ -85,4 +85,4 @@ def test_every_method_has_a_row() -> None:
     )
     named = set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE))
     choices = Distill.model_fields["method"].annotation
-    assert named == set(choices.__args__)  # type: ignore[union-attr]
+    assert named == set(choices.__args__)

@@ -44,7 +44,7 @@ def test_it_has_every_key_of_params_yaml_in_its_section() -> None:
         out: set[str] = set()
         for key, value in values.items():
             nested = isinstance(value, dict) and value
-            out |= leaves(value, f"{prefix}{key}.") if nested else {prefix + key}  # type: ignore[arg-type]
+            out |= leaves(value, f"{prefix}{key}.") if nested else {prefix + key}
         return out
 
     values = read_yaml(ROOT / "params.yaml")

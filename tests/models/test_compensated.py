@@ -98,7 +98,7 @@ def test_saving_changes_no_answer(
     wanted = {"compensated": answers(net), "raw": answers(net, raw=True)}
     assert float((wanted["compensated"] - wanted["raw"]).abs().max()) > 1e-2
     for asked, given in (("compensated", "compensated"), ("raw", "raw"), (None, which)):
-        found = answers(load_network(tmp_path, asked).net)  # type: ignore[arg-type]  # asked is a text here
+        found = answers(load_network(tmp_path, asked).net)
         torch.testing.assert_close(found, wanted[given], atol=1e-5, rtol=1e-5)
     (tmp_path / "compensation.safetensors").unlink()
     change_card(tmp_path, lambda card: card.pop("compensation"))

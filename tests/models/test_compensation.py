@@ -142,7 +142,7 @@ def test_centring_two_prototypes_equals_the_example_on_paper(attention: str) -> 
         ]
         assert found == pytest.approx(by_hand, abs=1e-6)
         gradient += torch.tensor(by_hand).double()
-    for row in module.fuse.weight.grad:  # type: ignore[union-attr]
+    for row in module.fuse.weight.grad:
         torch.testing.assert_close(row.double(), gradient, atol=1e-5, rtol=0)
     if attention == "dot":
         raw = lively(make(attention))

@@ -300,7 +300,7 @@ def test_report(project: Path, changes: dict[str, Any]) -> None:
         at_work = ReportStage(project)
         at_work.params = Report(**(base.params.model_dump() | chosen))
         at_work.settings.sections["report"] = at_work.params
-        text = page(gather(at_work))  # type: ignore[arg-type]
+        text = page(gather(at_work))
         counts.append((text.count("<img"), text.count("<tr"), text.count("<h2")))
     assert counts[0] != counts[1]  # all parameters are stated, too: whole pages differ in any case
 

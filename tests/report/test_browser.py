@@ -94,7 +94,7 @@ def test_what_fails_says_so(browser: Browser, tmp_path: Path) -> None:
 def test_a_server_of_this_machine_is_reached(browser: Browser, bad: Path) -> None:
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(bad.parent))  # type: ignore[arg-type]
+            super().__init__(*args, directory=str(bad.parent))
 
         def log_message(self, *_: object) -> None: ...
 
@@ -113,7 +113,7 @@ def test_no_process_is_left_even_when_it_was_killed(monkeypatch: pytest.MonkeyPa
     popen = subprocess.Popen
 
     def noted(*args: object, **more: object) -> subprocess.Popen[bytes]:
-        started.append(popen(*args, **more))  # type: ignore[call-overload]
+        started.append(popen(*args, **more))
         return started[-1]
 
     monkeypatch.setattr(driver.subprocess, "Popen", noted)

@@ -98,7 +98,7 @@ def test_hostile_captions_stay_text(browser: Browser, report: Path) -> None:
 
 def test_croissant_may_be_put_into_a_page(browser: Browser, report: Path) -> None:
     """As search engines want it; a hostile licence in it neither runs nor loads anything."""
-    text = croissant(gather(Stage(report.parent)))  # type: ignore[arg-type]
+    text = croissant(gather(Stage(report.parent)))
     site = report.with_name("site.html")
     site.write_text(
         f'<meta charset="utf-8"><script type="application/ld+json">{text}</script><p>end'

@@ -52,7 +52,7 @@ def make(**changes: Any) -> Run:
     teacher = build("resnet8", 3).eval().requires_grad_(False)
     teacher.fc.weight.mul_(10)
     views = Views(
-        pool, (0.5,) * 3, (0.25,) * 3, seed=1, min_scale=settings.min_scale, mixup=settings.mixup  # type: ignore[arg-type]  # triples
+        pool, (0.5,) * 3, (0.25,) * 3, seed=1, min_scale=settings.min_scale, mixup=settings.mixup
     )  # fmt: skip
     method = build_method(settings, build(settings.student, 3), teacher, SIZE)
     if settings.deconfound.enabled:

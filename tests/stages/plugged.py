@@ -71,7 +71,7 @@ def make(method: str = "kd", plug_in: bool = True, seed: int = 0, **changes: Any
     host = build_method(settings, build(settings.student, 3), teacher, SIZE)
     if plug_in:
         attach(host, settings.deconfound, Dictionary(POINTS, SHARES), WIDTH)
-    host.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    host.to(memory_format=torch.channels_last)
     views = Views(pool, GREY, GREY, seed=1, min_scale=0.5, mixup=0.2)
     return Run(settings, 1, views, teacher, host, torch.ones(COUNT), IDS, ("a", "b", "c"))
 

@@ -76,7 +76,7 @@ def compensated(run: Run, student: Classifier) -> Run:
 def in_float64() -> None:
     """Whatever asks for float32 gets float64."""
     torch.set_default_dtype(torch.float64)
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    torch.Tensor.float = torch.Tensor.double
     plain = torch.from_numpy
 
     def from_numpy(values: Any) -> Tensor:

@@ -63,7 +63,7 @@ class Stage:
 
 
 def rendered(root: Path, truth: bool = True) -> str:
-    return page(gather(Stage(root, truth)))  # type: ignore[arg-type]
+    return page(gather(Stage(root, truth)))
 
 
 class Reader(HTMLParser):

@@ -89,7 +89,7 @@ def test_what_the_anchors_do_stands_in_the_curve() -> None:
         rows.append([float(spread), float(mask.mean()), float((now - begun).abs().mean())])
         return step(batch)
 
-    run.step = noted  # type: ignore[method-assign]  # the step is watched
+    run.step = noted
     train(run, 6)
     names = ("anchor_spread", "mask_mean", "mask_moved")
     for number in (2, 3):

@@ -99,7 +99,7 @@ def test_module_one_hands_its_student_on_and_the_anchor_reaches_the_mixtures() -
 
 
 def test_no_option_is_left_out_above() -> None:
-    marks = test_every_option_changes_the_student.pytestmark  # type: ignore[attr-defined]
+    marks = test_every_option_changes_the_student.pytestmark
     tested = {key.removeprefix("augkd.") for change in marks[0].args[1] for key in change}
     assert tested == {*read({}).augkd.model_dump(), "temperature"}
 

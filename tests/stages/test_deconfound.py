@@ -101,7 +101,7 @@ def test_the_own_rate_holds_for_maps_that_hardly_vary(method: str, dictionary: s
     assert run.settings.compensation_lr == 1.0
     assert run.forward.map_variance(2) < 0.03
     found = [row["features"] for row in train(run, 40).rows]
-    assert plugged(run).unit.item() == pytest.approx(float(run.method.variance) ** 0.5)  # type: ignore[arg-type]
+    assert plugged(run).unit.item() == pytest.approx(float(run.method.variance) ** 0.5)
     assert sum(found[-5:]) < sum(found[:5])
 
 

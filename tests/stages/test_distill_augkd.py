@@ -42,7 +42,7 @@ def make(**changes: Any) -> Run:
         nn.init.normal_(norm.running_mean, 0, 0.2)
         nn.init.uniform_(norm.running_var, 0.5, 1.5)
     teacher.fc.weight.mul_(5)
-    views = Views(pool, (0.5,) * 3, (0.25,) * 3, seed=1, min_scale=0.5, mixup=0.2)  # type: ignore[arg-type]
+    views = Views(pool, (0.5,) * 3, (0.25,) * 3, seed=1, min_scale=0.5, mixup=0.2)
     method = build(settings, network(settings.student, 3), teacher, SIZE)
     weight, labels = torch.linspace(0.5, 1.5, COUNT), torch.arange(COUNT) % 3
     ids = [f"image{i}" for i in range(COUNT)]

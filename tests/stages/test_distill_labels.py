@@ -39,7 +39,7 @@ def make(method: str, labels: Tensor | None = LABELS) -> Run:
     torch.manual_seed(0)
     pool = torch.randint(0, 256, (COUNT, SIZE, SIZE, 3), dtype=torch.uint8)
     teacher = network("resnet8", 3).eval().requires_grad_(False)
-    views = Views(pool, (0.5,) * 3, (0.25,) * 3, seed=1, min_scale=0.5, mixup=0.2)  # type: ignore[arg-type]
+    views = Views(pool, (0.5,) * 3, (0.25,) * 3, seed=1, min_scale=0.5, mixup=0.2)
     made = build(settings, network(settings.student, 3), teacher, SIZE)
     weight, ids = torch.linspace(0.5, 1.5, COUNT), [f"image{i}" for i in range(COUNT)]
     return Run(settings, 1, views, teacher, made, weight, ids, ("a", "b", "c"), labels)

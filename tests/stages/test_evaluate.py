@@ -115,7 +115,7 @@ class _Stage:
         self.built_from = architectures
         return []
 
-    def output(self, name: str):  # type: ignore[no-untyped-def]
+    def output(self, name: str):
         import contextlib
 
         folder = self.root / "out"
@@ -136,7 +136,7 @@ class _Stage:
     def track_metrics(self, values: dict[str, float]) -> None:
         self.tracked.update(values)
 
-    def progress(self, items, **_):  # type: ignore[no-untyped-def]
+    def progress(self, items, **_):
         return iter(items)
 
     def log(self, message: str) -> None:
@@ -195,7 +195,7 @@ def stage(tmp_path: Path) -> _Stage:
 def done(tmp_path_factory: pytest.TempPathFactory) -> _Stage:
     """The stage after its run, which may be repeated."""
     stage = _prepared(tmp_path_factory.mktemp("done"))
-    main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
+    main(stage)
     return stage
 
 
@@ -212,7 +212,7 @@ def test_the_stage_writes_what_it_promises_and_the_same_bytes_twice(
         "calibration.csv",
     )
     first, figures = {n: (out / n).read_bytes() for n in names}, dict(done.found)
-    main(done)  # type: ignore[arg-type]  # a stand-in for a Stage
+    main(done)
     assert first == {n: (out / n).read_bytes() for n in names}
     assert figures == done.found
     json.dumps(figures, allow_nan=False)
@@ -271,7 +271,7 @@ def test_int8_is_smaller_near_and_calibrated_on_the_selection_alone(
 
 def test_without_int8_the_pool_is_not_opened(stage: _Stage, tmp_path: Path) -> None:
     stage.params = stage.params.model_copy(update={"int8_images": 0})
-    main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
+    main(stage)
     assert not [key for key in stage.found if key.startswith("int8")]
     assert list((tmp_path / "out/int8").iterdir()) == []
     assert not [name for name in stage.opened if "pool" in name or "selection" in name]
@@ -283,25 +283,25 @@ def test_a_device_that_is_not_there_is_one_line(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     stage.params = stage.params.model_copy(update={"device": "cuda"})
     with pytest.raises(UserError, match=r"evaluate\.device = cuda, but torch sees no CUDA device"):
-        main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
+        main(stage)
 
 
 def test_answers_of_another_device_are_not_what_the_graph_is_compared_with(
     stage: _Stage, tmp_path: Path
 ) -> None:
     student = load_network(tmp_path / "data/distill/student")
-    exports = deployed.write(stage, student)  # type: ignore[arg-type]  # a stand-in for a Stage
+    exports = deployed.write(stage, student)
     test = testset.read(tmp_path / "images.parquet", tmp_path / "labels.parquet", 32, 7)
     rounded = np.zeros((30, 7), np.float32)
     for device, near in (("meta", True), ("cpu", False)):
-        found = deployed.parity(stage, test, rounded, student, exports, torch.device(device))  # type: ignore[arg-type]
+        found = deployed.parity(stage, test, rounded, student, exports, torch.device(device))
         assert (found.relative < 1e-4) is near
 
 
 def test_a_class_without_test_images_is_named_first(stage: _Stage, tmp_path: Path) -> None:
     _write_test_set(tmp_path, [i % 6 for i in range(30)])
     stage.params = stage.params.model_copy(update={"int8_images": 0})
-    main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
+    main(stage)
     assert stage.said[0].startswith("no test image shows class 6:")
 
 
@@ -316,7 +316,7 @@ def test_an_export_that_differs_fails_the_stage_which_publishes_nothing(
 
     def differing(net: export.Deployable, size: int, path: Path) -> None:
         other = copy.deepcopy(net)
-        other.net.fc.weight.data.add_(1e-2)  # type: ignore[union-attr,operator]
+        other.net.fc.weight.data.add_(1e-2)
         real(other, size, path)
 
     monkeypatch.chdir(tmp_path)
@@ -337,6 +337,6 @@ def test_an_export_that_differs_fails_the_stage_which_publishes_nothing(
 
 
 def test_a_class_list_that_differs_is_refused(stage: _Stage) -> None:
-    stage.task.classes = CLASSES[::-1]  # type: ignore[attr-defined]
+    stage.task.classes = CLASSES[::-1]
     with pytest.raises(UserError, match=r"task\.classes in params\.yaml and the classes of"):
-        main(stage)  # type: ignore[arg-type]  # a stand-in for a Stage
+        main(stage)

@@ -310,7 +310,7 @@ def test_a_pool_of_jpegs(tmp_path: Path) -> None:
     assert [row["status"] for row in ledger(tmp_path)] == ["ok", "ok", "duplicate"]
     assert [row["id"] for row in pool(tmp_path)] == lossless
     for row in pool(tmp_path):
-        data = row["image"]["bytes"]  # type: ignore[index]
+        data = row["image"]["bytes"]
         assert data[:3] == b"\xff\xd8\xff"
 
 

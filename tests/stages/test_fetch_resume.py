@@ -201,9 +201,9 @@ def moments(
             break
         for most in (3, 20):
             goal = runs.requests + dice.randint(1, most)
-            yield lambda goal=goal: runs.requests >= goal  # type: ignore[misc]
+            yield lambda goal=goal: runs.requests >= goal
         size = journal.stat().st_size + dice.randint(1, 3000)
-        yield lambda size=size: journal.stat().st_size >= size  # type: ignore[misc]
+        yield lambda size=size: journal.stat().st_size >= size
     out, data = work(folder) / "out", folder / "cell" / "fetch"
     places = [out / "pool" / "00002.parquet", out / "ledger.parquet", out / "metrics.json"]
     for path in dice.sample([*places, data / "pool", data / "ledger.parquet"], 3):

@@ -118,7 +118,7 @@ def test_the_note_tells_speed_share_and_the_commonest_failures(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     tally = Tally()
     causes = [("http_error", 403)] * 5 + [("timeout", 0)] * 4 + [("http_error", 500)] * 3
-    outcomes = [Outcome(status, http_status=code) for status, code in causes]  # type: ignore[arg-type]
+    outcomes = [Outcome(status, http_status=code) for status, code in causes]
     tally.add([*outcomes, Outcome("dns_error"), *[Outcome("ok", size=2**20)] * 12])
     now = 102.0
     assert tally.note() == "6.0 MiB/s, 48% ok, http_error 403 5, timeout 4, http_error 500 3"

@@ -62,7 +62,7 @@ def test_bytes_are_equal_for_equal_inputs_and_below_the_limit(project: Path) -> 
     outputs = []
     for _ in range(2):
         stage = Stage(project, True)
-        main(stage)  # type: ignore[arg-type]
+        main(stage)
         outputs.append([(project / name).read_bytes() for name in ("report.html", "card.md")])
     assert outputs[0] == outputs[1]
     assert len(outputs[0][0]) < 4 * 2**20
@@ -73,13 +73,13 @@ def test_bytes_are_equal_for_equal_inputs_and_below_the_limit(project: Path) -> 
 
 def test_test_labels_are_not_read(project: Path) -> None:
     stage = Stage(project)
-    gather(stage)  # type: ignore[arg-type]
+    gather(stage)
     assert not [name for name in stage.opened if "label" in name or "predictions" in name]
 
 
 def test_taken_down_images_are_shown_nowhere(project: Path) -> None:
     text = rendered(project)
-    evidence = gather(Stage(project))  # type: ignore[arg-type]
+    evidence = gather(Stage(project))
     taken = [image_id(i) for i, fate in enumerate(FATES) if fate in HIDDEN]
     assert taken
     for name in taken:

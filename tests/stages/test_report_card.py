@@ -35,7 +35,7 @@ def test_card_text_cannot_break_out_of_its_table_cell() -> None:
 
 
 def test_the_card_states_accuracy_data_and_limits(project: Path) -> None:
-    main(Stage(project, True))  # type: ignore[arg-type]
+    main(Stage(project, True))
     text = (project / "card.md").read_text()
     for part in (
         "80.0 %",
@@ -51,7 +51,7 @@ def test_the_card_states_accuracy_data_and_limits(project: Path) -> None:
 
 
 def test_the_card_says_how_a_picture_becomes_an_input(project: Path) -> None:
-    text = card(gather(Stage(project)))  # type: ignore[arg-type]
+    text = card(gather(Stage(project)))
     for part in (
         "resize the shorter side to 32 px, bicubic",
         "centre, 32 x 32 px",
@@ -65,7 +65,7 @@ def test_the_card_says_how_a_picture_becomes_an_input(project: Path) -> None:
 
 
 def test_the_front_matter_is_yaml_whatever_a_name_holds(project: Path) -> None:
-    evidence = gather(Stage(project))  # type: ignore[arg-type]
+    evidence = gather(Stage(project))
     odd = 'resnet8"}\n---\n# injected: <script>\x00'
     student = {**evidence.measured.student, "architecture": odd}
     measured = dataclasses.replace(evidence.measured, student=student)
@@ -86,7 +86,7 @@ def test_the_front_matter_is_yaml_whatever_a_name_holds(project: Path) -> None:
 def test_the_example_runs_on_a_model_of_that_shape(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = card(gather(Stage(project)))  # type: ignore[arg-type]
+    text = card(gather(Stage(project)))
     examples = re.findall(r"```python\n(.*?)\n```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     Path("data/evaluate").mkdir(parents=True)
@@ -115,7 +115,7 @@ def test_the_example_runs_on_a_model_of_that_shape(
 
 
 def test_the_training_states_the_method_with_its_own_options_and_no_others(project: Path) -> None:
-    evidence = gather(Stage(project))  # type: ignore[arg-type]
+    evidence = gather(Stage(project))
     settings = {
         "method": "kd3",
         "lr": 5.0,

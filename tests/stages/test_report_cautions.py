@@ -23,7 +23,7 @@ from tests.stages.report_stage import Stage
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     root = tmp_path_factory.mktemp("report")
     build_project(root)
-    return gather(Stage(root))  # type: ignore[arg-type]
+    return gather(Stage(root))
 
 
 def changed(evidence: Evidence, **collected: object) -> Evidence:

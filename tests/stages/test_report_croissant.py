@@ -37,7 +37,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(project: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(croissant(gather(Stage(project))))  # type: ignore[arg-type]
+    value: dict[str, Any] = json.loads(croissant(gather(Stage(project))))
     return value
 
 
@@ -141,7 +141,7 @@ def test_a_pool_of_one_file_is_read_from_it(tmp_path: Path) -> None:
     build_project(tmp_path)
     (tmp_path / "data/fetch/pool/00001.parquet").unlink()
     write_manifest(tmp_path / "data/fetch/pool")
-    value = document(gather(Stage(tmp_path)))  # type: ignore[arg-type]
+    value = document(gather(Stage(tmp_path)))
     assert [node["@id"] for node in value["distribution"]] == ["00000.parquet", "ledger"]
     for field in value["recordSet"][0]["field"]:
         assert field["source"]["fileObject"] == {"@id": "00000.parquet"}
@@ -153,7 +153,7 @@ def test_stated_licences_are_listed_once_and_none_of_them_can_do_harm(
 ) -> None:
     assert set(found["license"]) == {"https://cc.example/by", "not stated", HOSTILE}
     assert len(found["license"]) == 3
-    text = croissant(gather(Stage(project)))  # type: ignore[arg-type]
+    text = croissant(gather(Stage(project)))
     assert "<" not in text, "put into a page, it cannot end the script element around it"
     assert "javascript:" not in text
     for private in ("secret", "token", "host0.example", str(project)):
@@ -163,7 +163,7 @@ def test_stated_licences_are_listed_once_and_none_of_them_can_do_harm(
 def test_the_stage_writes_it_with_equal_bytes(project: Path) -> None:
     texts = []
     for _ in range(2):
-        main(Stage(project))  # type: ignore[arg-type]
+        main(Stage(project))
         texts.append((project / "croissant.json").read_bytes())
     assert texts[0] == texts[1]
     assert texts[0].endswith(b"}\n")

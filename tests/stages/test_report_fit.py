@@ -31,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_counts_equal_those_of_the_rows_the_project_was_made_of(project: Path) -> None:
-    evidence = gather(Stage(project))  # type: ignore[arg-type]
+    evidence = gather(Stage(project))
     found = measure(evidence.collected, evidence.classes)
     pooled = [i for i, fate in enumerate(FATES) if fate not in FETCHED_NOT]
     clip = {i: 0 if i % 4 == 1 else i % 3 for i in pooled}
@@ -96,7 +96,7 @@ def test_columns_of_a_histogram_stay_inside_and_stand_on_the_axis() -> None:
 
 
 def test_of_many_classes_those_with_the_least_agreement_are_shown(project: Path) -> None:
-    evidence = gather(Stage(project))  # type: ignore[arg-type]
+    evidence = gather(Stage(project))
     names = [f"class {i}" for i in range(30)]
     rows = [(c, k) for c in range(30) for k in range(10)]
     ids = np.array([f"{c}/{k}".encode() for c, k in rows])

@@ -27,7 +27,7 @@ def project(tmp_path: Path) -> Path:
 
 def evidence_of(root: Path, **changes: Any) -> Evidence:
     """The project's evidence with some of what was measured changed."""
-    found = gather(Stage(root))  # type: ignore[arg-type]
+    found = gather(Stage(root))
     measured: Measured = dataclasses.replace(found.measured, **changes)
     return dataclasses.replace(found, measured=measured)
 

@@ -45,7 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_funnel_adds_up(project: Path) -> None:
-    found = steps(gather(Stage(project)).collected)  # type: ignore[arg-type]
+    found = steps(gather(Stage(project)).collected)
     left = [step.images for step in found if not step.loss]
     assert left == [100, 88, 54, 40]
     running = None
@@ -59,7 +59,7 @@ def test_the_funnel_adds_up(project: Path) -> None:
 
 def test_the_report_knows_the_methods_that_use_no_image(project: Path) -> None:
     assert wording.POOL_FREE == POOL_FREE
-    found = gather(Stage(project))  # type: ignore[arg-type]
+    found = gather(Stage(project))
     settings = {**found.params["distill"], "method": "fast"}
     other = replace(found, params={**found.params, "distill": settings})
     assert "with images from the web" in page(found)
@@ -67,7 +67,7 @@ def test_the_report_knows_the_methods_that_use_no_image(project: Path) -> None:
 
 
 def test_a_compensation_is_told_with_its_two_parts_and_its_mean(project: Path) -> None:
-    found = gather(Stage(project))  # type: ignore[arg-type]
+    found = gather(Stage(project))
     assert "compensat" not in results(found)
     tops = {"raw_top1": 0.41, "compensated_top1": 0.42, "mean_top1": 0.43}
     parts = {
@@ -96,7 +96,7 @@ def test_the_prototypes_that_move_answers_most_are_shown_with_their_images(proje
         f"{columns}\n0,0.5,0.1,0.2,{image_id(3)} {hidden},0.3,-0.1,0\n1,0.2,0.1,0.1,,0,0,0.1\n"
         f"2,0.3,0.05,0.4,{image_id(9)},-0.5,0.25,0.125\n"
     )
-    found = gather(Stage(project))  # type: ignore[arg-type]
+    found = gather(Stage(project))
     text = moved(found)
     first, second = text.index("#2"), text.index("#0")
     assert first < second
@@ -116,7 +116,7 @@ def test_a_compensation_that_did_not_help_is_said_to_be_none(project: Path) -> N
     (project / "data/distill/confounders.csv").write_text(
         "prototype,attention,spread,push,asking,class/cat\n0,0.5,0.1,0.2,,0.3\n"
     )
-    found = gather(Stage(project))  # type: ignore[arg-type]
+    found = gather(Stage(project))
 
     def told(raw: float, mean: float) -> str:
         tops = {"raw_top1": raw, "compensated_top1": 0.42, "mean_top1": mean}
@@ -129,7 +129,7 @@ def test_a_compensation_that_did_not_help_is_said_to_be_none(project: Path) -> N
 
 
 def test_sheets_show_the_images_nearest_to_the_threshold(project: Path) -> None:
-    collected = gather(Stage(project)).collected  # type: ignore[arg-type]
+    collected = gather(Stage(project)).collected
     drops = [i for i, fate in enumerate(FATES) if fate == "low_score"]
     assert [d.id for d in just_below(collected, "low_score", 3)] == [
         image_id(i) for i in drops[:-4:-1]
@@ -146,7 +146,7 @@ def test_a_leak_is_shown_beside_its_test_image(project: Path) -> None:
 
 
 def test_prototypes_report_the_mix_of_the_teachers_classes(project: Path) -> None:
-    found = {c.index: c for c in clusters(gather(Stage(project)).collected)}  # type: ignore[arg-type]
+    found = {c.index: c for c in clusters(gather(Stage(project)).collected)}
     assert found[0].mix == [(0, 4 / 12), (1, 4 / 12), (2, 4 / 12)]
     assert found[0].entropy == pytest.approx(np.log(3))
     assert found[0].images[:2].tolist() == [image_id(0).encode(), image_id(7).encode()]
@@ -181,7 +181,7 @@ def test_a_large_sheet_is_shown_in_its_own_size(project: Path) -> None:
 
 
 def test_images_of_the_own_network_are_told(project: Path) -> None:
-    evidence = gather(Stage(project))  # type: ignore[arg-type]
+    evidence = gather(Stage(project))
     assert "own network" not in str(sources(evidence))
     ledger = evidence.collected.ledger
     where = [status == "ok" for status in ledger["status"].to_pylist()]

@@ -22,7 +22,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_verdicts_on_the_planted_truth(project: Path) -> None:
-    evidence = gather(Stage(project, True))  # type: ignore[arg-type]
+    evidence = gather(Stage(project, True))
     assert evidence.truth is not None
     rows = fates(evidence.collected, evidence.truth.to_pylist())
     found = {item.rule: item for item in verdicts(rows)}

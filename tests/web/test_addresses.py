@@ -50,7 +50,7 @@ def test_no_spelling_reaches_a_private_address(server: Server, ask: Ask, robots:
 
 @pytest.mark.usefixtures("no_loopback")
 def test_the_systems_resolver_does_not_help_either(server: Server, ask: Ask) -> None:
-    ask.names = None  # type: ignore[assignment]  # the client's own
+    ask.names = None
     urls = [
         f"http://{host}:{server.ports['plain']}/ok"
         for host in ("localhost", "localhost.", "127.0.0.1.")

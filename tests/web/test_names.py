@@ -123,7 +123,7 @@ def test_slow_names_do_not_hold_up_the_others(ask: Ask, monkeypatch: pytest.Monk
         raise socket.gaierror
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    ask.names = SystemNames()  # type: ignore[assignment]
+    ask.names = SystemNames()
     assert set(ask.statuses(*(f"http://{n}.example.org/" for n in range(40)))) == {"dns_error"}
     assert not together.broken
 
@@ -141,7 +141,7 @@ def test_who_stops_waiting_does_not_stop_the_look_up(
         raise socket.gaierror
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    ask.names = SystemNames()  # type: ignore[assignment]
+    ask.names = SystemNames()
 
     async def main() -> list[str]:
         client = ask.client(timeout=0.5)

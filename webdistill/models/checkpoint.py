@@ -128,7 +128,7 @@ def load_network(folder: Path, answers: Given | None = None) -> Network:
                 compensation if given == "compensated" else constant(compensation.mean)
             )
     net.eval().requires_grad_(False)
-    return Network(net.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
+    return Network(net.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]  # not in torch's stubs
 
 
 def _check_hash(path: Path, expected: str) -> None:

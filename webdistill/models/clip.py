@@ -74,7 +74,7 @@ class ClipModel:
             x = (full.to(self.device).float() / 255 - mean) / std
             x = x.contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
-                vectors = self.net.encode_image(x)  # type: ignore[operator]
+                vectors = self.net.encode_image(x)  # type: ignore[operator]  # of open_clip
             out.append(nn.functional.normalize(vectors[:count].float(), dim=1).cpu())
         return torch.cat(out) if out else torch.empty(0, 0)
 
@@ -88,7 +88,7 @@ class ClipModel:
         parts = []
         for start in range(0, len(texts), BATCH):
             tokens = self.tokenizer(list(texts[start : start + BATCH])).to(self.device)
-            vectors = self.net.encode_text(tokens)  # type: ignore[operator]
+            vectors = self.net.encode_text(tokens)  # type: ignore[operator]  # of open_clip
             parts.append(nn.functional.normalize(vectors.float(), dim=1).cpu())
         return torch.cat(parts)
 

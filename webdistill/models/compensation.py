@@ -207,7 +207,7 @@ def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     largest = torch.maximum(queries.detach().abs().amax(), keys.detach().abs().amax())
     if float(largest) > LARGEST:
         return torch.tanh(queries[:, None] + keys) @ weight
-    scores: Tensor = _AdditiveScores.apply(queries, keys, weight)  # type: ignore[no-untyped-call]
+    scores: Tensor = _AdditiveScores.apply(queries, keys, weight)  # type: ignore[no-untyped-call]  # nor have autograd functions types
     return scores
 
 

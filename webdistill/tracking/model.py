@@ -132,7 +132,7 @@ def _logged(store: Store, run: Run, record: StageRun, student: str) -> LoggedMod
 def _save(place: Path, files: Mapping[str, Path], run: str, model: LoggedModel) -> None:
     """MLflow's folder of the model; MLflow tries it with the example before it is sent."""
     import mlflow.pyfunc
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
     from mlflow.models import Model
 
     card = json.loads(files[FILES["card"]].read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 from PIL import Image, ImageOps, UnidentifiedImageError

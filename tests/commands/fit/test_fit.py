@@ -82,11 +82,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fit(*flags: str) -> dict[str, object]:
     assert main(["fit", "--json", "fit.json", *flags]) == 0
-    return json.loads(Path("fit.json").read_text())  # type: ignore[no-any-return]
+    return json.loads(Path("fit.json").read_text())
 
 
 def value(found: dict[str, object], key: str) -> float:
-    return found["signals"][key]["value"]  # type: ignore[index, no-any-return]
+    return found["signals"][key]["value"]
 
 
 def test_signals_say_what_was_planted(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,11 +96,11 @@ def test_signals_say_what_was_planted(project: Path, capsys: pytest.CaptureFixtu
     assert value(found, "duplicates") == pytest.approx(12 / 60)
     assert value(found, "licensed") == pytest.approx(45 / 60)
     assert value(found, "success") == pytest.approx(60 / 80)
-    red = found["classes"]["red"]  # type: ignore[index]
+    red = found["classes"]["red"]
     assert value(found, "clip_agreement") == pytest.approx(red["images"] / 60, abs=1e-6)
     assert "not_found 15, robots 5; most at gone.example 20" in shown
     assert "None of this is an accuracy" in shown
-    assert len(found["layers"]) == 7  # type: ignore[arg-type]
+    assert len(found["layers"]) == 7
     assert Path(".work/fit.png").read_bytes().startswith(b"\x89PNG")
     assert digest(Path("teacher")) == before
 
@@ -125,7 +125,7 @@ def test_what_is_absent_is_said(project: Path, capsys: pytest.CaptureFixture[str
         "rarely holds both",
     ):
         assert words in " ".join(shown.split()), words
-    assert "clip_agreement" not in found["signals"]  # type: ignore[operator]
+    assert "clip_agreement" not in found["signals"]
 
 
 def replace_in_params(old: str, new: str) -> None:
@@ -143,7 +143,9 @@ def replace_in_params(old: str, new: str) -> None:
         (lambda: replace_in_params('"red", ', ""), "check-teacher"),
     ],
 )  # fmt: skip
-def test_refusals_are_one_line(project: Path, capsys: pytest.CaptureFixture[str], break_it, words: str) -> None:  # type: ignore[no-untyped-def]  # fmt: skip
+def test_refusals_are_one_line(
+    project: Path, capsys: pytest.CaptureFixture[str], break_it, words: str
+) -> None:
     break_it()
     assert main(["fit"]) == 2
     error = capsys.readouterr().err

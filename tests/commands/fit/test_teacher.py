@@ -70,8 +70,8 @@ def test_layers_against_a_second_forward_pass() -> None:
         shifts, ratios, kls = [], [], []
         for c in range(seen.shape[1]):
             m, v = seen[:, c].mean(), seen[:, c].var() + module.eps
-            om = float(module.running_mean[c])  # type: ignore[index]
-            ov = float(module.running_var[c]) + module.eps  # type: ignore[index]
+            om = float(module.running_mean[c])
+            ov = float(module.running_var[c]) + module.eps
             shifts.append(abs(m - om) / ov**0.5)
             ratios.append(abs(np.log(v / ov)))
             there = (np.log(ov / v) + (v + (m - om) ** 2) / ov - 1) / 2

@@ -197,7 +197,7 @@ def test_a_terminal_without_the_letters_gets_their_codes(
     monkeypatch.setattr(sys, "stdout", out)
     assert main(["why", "a" * 32]) == 0
     out.flush()
-    assert b"caf\\xe9" in out.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"caf\\xe9" in out.buffer.getvalue()
 
 
 def test_many_candidates_with_the_same_pixels_are_counted(

@@ -55,7 +55,9 @@ def check(net: Classifier, card: Card, images: NDArray[np.uint8]) -> Finding:
             "cannot be checked: the network has no BatchNorm that remembers its training images; a wrong mean or std "
             "shows as a low accuracy (--labels)",
         )
-    if not bool(layer.running_mean.any()) and bool((layer.running_var == 1).all()):  # type: ignore[union-attr]
+    assert layer.running_mean is not None  # first_norm looks for such
+    assert layer.running_var is not None
+    if not bool(layer.running_mean.any()) and bool((layer.running_var == 1).all()):
         return Finding(
             "warn",
             about,

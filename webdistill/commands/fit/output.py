@@ -38,9 +38,9 @@ def table(title: str, found: Sequence[Signal], absent: Sequence[str], close: str
 def class_table(found: Measured, classes: Sequence[str]) -> str:
     """Images, the teacher's mean confidence and CLIP's agreement per class; the rarest first when there are many."""
     pool, clip = found.pool, found.clip
-    order = range(len(classes))
+    order: Sequence[int] = range(len(classes))
     if len(classes) > CLASSES:
-        order = sorted(order, key=lambda k: (pool.counts[k], k))[:CLASSES]  # type: ignore[assignment]
+        order = sorted(order, key=lambda k: (pool.counts[k], k))[:CLASSES]
     name = max(5, *(len(classes[k]) for k in order))
     heads = ["images", "confidence", *(["CLIP agrees"] if clip is not None else [])]
     lines = ["  ".join([f"{'class':<{name}}", *(f"{head:>11}" for head in heads)])]
