@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,6 +121,7 @@ def resave(folder: Path, content: object, name: str = "weights.pt") -> Path:
 
 
 State = dict[str, Tensor]
+ARGUMENTS = Namespace(lr=0.1, out=Path("runs"), more=SimpleNamespace(epochs=90))
 
 
 def prefixed(prefix: str, tensors: State) -> State:
@@ -145,7 +148,7 @@ def test_a_state_dict_of_torch_loads(saved: Path, key: str | None, prefix: str, 
     "around",
     [
         lambda own, other: {"state_dict": other, "state_dict_ema": own, "epoch": 1},  # timm
-        lambda own, other: {"model": other, "model_ema": averaged(own), "args": {"lr": 0.1}},
+        lambda own, other: {"model": other, "model_ema": averaged(own), "args": ARGUMENTS},
         lambda own, other: averaged(own),
         lambda own, other: {
             "weights": own,
@@ -195,8 +198,11 @@ def test_safetensors_come_first(saved: Path) -> None:
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.pth"])
 @pytest.mark.parametrize("raw", [False, True])
-def test_a_pickle_in_place_of_a_state_dict_is_inert(saved: Path, name: str, raw: bool) -> None:
-    path = resave(saved, {"state_dict": {"fc.weight": Bomb()}}, name)
+@pytest.mark.parametrize("around", [lambda bomb: bomb, lambda bomb: Namespace(out=bomb)])
+def test_a_pickle_in_place_of_a_state_dict_is_inert(
+    saved: Path, name: str, raw: bool, around: Callable[[Bomb], object]
+) -> None:
+    path = resave(saved, {"state_dict": {"fc.weight": around(Bomb())}}, name)
     if raw:
         path.write_bytes(pickle.dumps(Bomb()))
         change_card(saved, sha256=sha256_file(path))

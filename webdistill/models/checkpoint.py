@@ -5,12 +5,14 @@ Written as safetensors. A state dict that torch.save wrote is read, too, with a 
 
 from __future__ import annotations
 
+import argparse
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from pathlib import Path, PosixPath
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -43,6 +45,8 @@ INNER = (
     "model",
     "net",
 )
+# What training programs save beside the tensors: their arguments. Classes that hold values and run nothing.
+INERT: list[Any] = [argparse.Namespace, SimpleNamespace, PosixPath]
 COUNTERS = (
     "num_batches_tracked",
     "n_averaged",
@@ -300,7 +304,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on archives that are refused anyway
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(INERT):
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except (
         Exception
     ):  # torch raises half a dozen types, with paragraphs on how to switch the check off
