@@ -9,6 +9,7 @@ import pytest
 
 from stages.search.keywords import Keywords
 from webdistill.commands.init import choices, material
+from webdistill.commands.init.class_names import class_names
 from webdistill.commands.plan import sizes
 from webdistill.core.errors import UserError
 from webdistill.models.zoo import build
@@ -25,13 +26,56 @@ class Net(nn.Sequential):
 
 def test_class_names_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("tabby cat\n\ndog, small\n")
-    assert choices.class_names(str(tmp_path / "names.txt")) == ("tabby cat", "dog, small")
+    assert class_names(str(tmp_path / "names.txt")) == ("tabby cat", "dog, small")
     windows = "\ufeffVögel\r\nKatze\r\n"
     (tmp_path / "names.txt").write_bytes(windows.encode())
-    assert choices.class_names(str(tmp_path / "names.txt")) == ("Vögel", "Katze")
+    assert class_names(str(tmp_path / "names.txt")) == ("Vögel", "Katze")
     (tmp_path / "names.txt").write_bytes(windows[1:].encode("latin-1"))
     with pytest.raises(UserError, match="is not UTF-8 text"):
-        choices.class_names(str(tmp_path / "names.txt"))
+        class_names(str(tmp_path / "names.txt"))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("list.json", '["tabby cat", "dog, small", "bird"]'),
+        ("config.json", '{"a": 1, "id2label": {"0": "tabby cat", "2": "bird", "1": "dog, small"}}'),
+        ("class_to_idx.json", '{"bird": 2, "tabby cat": 0, "dog, small": 1}'),
+        (
+            "index.json",
+            '{"0": ["n0", "tabby cat"], "1": ["n1", "dog, small"], "2": ["n2", "bird"]}',
+        ),
+        ("data.yaml", "nc: 3\nnames:\n  0: tabby cat\n  1: dog, small\n  2: bird\n"),
+        ("numbered.txt", "0: tabby cat\n1: dog, small\n2: bird\n"),
+        ("spaces.txt", "0 tabby cat\n1 dog, small\n2 bird\n"),
+        ("from_one.txt", "1\ttabby cat\n2\tdog, small\n3\tbird\n"),
+    ],
+)
+def test_class_names_as_other_programs_write_them(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    assert class_names(str(tmp_path / file)) == ("tabby cat", "dog, small", "bird")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("gap.json", '{"0": "a", "2": "b"}', "a name for each number from 0 on"),
+        ("text.json", '"a"', "expected a list of names"),
+        ("cut.json", '["a", ', "cut.json: "),
+        ("twice.json", '["a", "A"]', "two or more different names"),
+    ],
+)
+def test_class_names_that_are_none(tmp_path: Path, file: str, text: str, said: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError, match=said) as caught:
+        class_names(str(tmp_path / file))
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_begin_with_numbers_keep_them(tmp_path: Path) -> None:
+    for names in (("2 euro", "1 euro", "5 euro"), ("1 cent", "2 cent")):
+        (tmp_path / "names.txt").write_text("\n".join(names))
+        assert class_names(str(tmp_path / "names.txt")) == names
 
 
 def test_labelled_folders_are_named_as_folders_of_the_source_are(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.distill.method_params import PLAIN
 from stages.search.keywords import Keywords
+from webdistill.commands.init.class_names import class_names
 from webdistill.commands.init.material import NewTeacher, Triple, labelled
 from webdistill.commands.init.template import QUICKSTART_CLIP
 from webdistill.commands.plan import sizes
@@ -177,28 +178,6 @@ def _teacher(
         std=_std(arguments.std) or IMAGENET_STD,
     )
     return named, size, new
-
-
-def class_names(text: str) -> tuple[str, ...]:
-    """`a, b, c`, or a file with a name per line. Raises UserError naming --classes."""
-    file = Path(text)
-    if text and file.is_file():
-        try:
-            names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-        except UnicodeDecodeError:
-            raise UserError(
-                f"--classes {text}: the file is not UTF-8 text; save it as such"
-            ) from None
-    elif "," not in text and (file.suffix or len(file.parts) > 1):
-        raise UserError(f"--classes {text}: there is no such file, and no comma between names")
-    else:
-        names = [part.strip() for part in text.split(",")]
-    names = [name for name in names if name]
-    if len(names) < 2 or len({name.casefold() for name in names}) != len(names):
-        raise UserError(
-            f"--classes {text!r}: expected two or more different names, as a,b,c or in a file, one per line"
-        )
-    return tuple(names)
 
 
 def _student(teacher: Classifier | None, classes: int, size: int) -> str:
