@@ -136,18 +136,24 @@ def figures(
     teacher: Network,
     exports: Exports,
 ) -> dict[str, float]:
-    """Accuracy of what is no plain student or teacher, and what everything costs."""
+    """Accuracy of what is no plain student or teacher, and what everything costs.
+
+    What a teacher costs that has no weights of its own, such as an ONNX file, is not known and left out.
+    """
     size = student.card.image_size
     own, other = parameters(student.net), parameters(teacher.net)
     values: dict[str, float] = {
         "parameters": own,
-        "teacher_parameters": other,
-        "parameter_ratio": round(own / other, DIGITS),
         "multiply_adds": multiply_adds(student.net, size),
-        "teacher_multiply_adds": multiply_adds(teacher.net, size),
-        "teacher_bytes": FLOAT * other,
         "onnx_bytes": exports.paths["onnx"].stat().st_size,
     }
+    if other:
+        values |= {
+            "teacher_parameters": other,
+            "parameter_ratio": round(own / other, DIGITS),
+            "teacher_multiply_adds": multiply_adds(teacher.net, size),
+            "teacher_bytes": FLOAT * other,
+        }
     for name in found.keys() - {"student", "teacher"}:
         values[f"{name}_top1"] = round(measures.top_k(found[name], outcome.labels, 1), DIGITS)
     if student.card.compensation is not None:
@@ -191,7 +197,8 @@ def lines(values: Mapping[str, float], times: Mapping[str, float], threads: int)
     for title, top1, size, name in kinds:
         if top1 in values:
             spent = [f"{times[f'latency_{name}_b{batch}_ms']:.2f}" for batch in latency.BATCHES]
-            rows.append((title, f"{values[top1]:.1%}", f"{values[size] / 1e6:.2f}", *spent))
+            held = f"{values[size] / 1e6:.2f}" if size in values else ""
+            rows.append((title, f"{values[top1]:.1%}", held, *spent))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     shown = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows

@@ -13,7 +13,7 @@ from stages.report.sections.funnel import steps
 from stages.report.sections.rebuild import params_digest
 from stages.report.sections.sources import licences, used
 from stages.report.sections.truth import BANNER
-from stages.report.wording import NO_BREAK, count, half_width, percent, short
+from stages.report.wording import NO_BREAK, count, half_width, known, percent, short
 
 MOST_LICENCES = 20
 CITATION = (
@@ -95,7 +95,7 @@ def _head(evidence: Evidence) -> str:
         f"A classifier of {len(evidence.classes)} classes at {student['image_size']} px with "
         f"{count(figures['parameters'])} parameters, trained with method `{plain(method)}` on "
         f"{count(len(evidence.collected.selected))} {source}. Its teacher is "
-        f"{plain(teacher.get('name') or teacher['architecture'])} ({count(figures['teacher_parameters'])} parameters); "
+        f"{plain(teacher.get('name') or teacher['architecture'])}{_size(figures)}; "
         "the teacher's own training images were not used."
     )
     if evidence.truth is not None:
@@ -126,8 +126,12 @@ def _accuracy(evidence: Evidence) -> str:
         ("same class as the teacher", percent(figures["agreement"]), ""),
         ("expected calibration error", f"{figures['ece']:.4f}", ""),
         ("negative log-likelihood, nats", f"{figures['nll']:.4f}", ""),
-        ("parameters", count(figures["parameters"]), count(figures["teacher_parameters"])),
-        ("multiply-adds per image", short(figures["multiply_adds"]), _teacher_work(figures)),
+        ("parameters", count(figures["parameters"]), known(count, figures, "teacher_parameters")),
+        (
+            "multiply-adds per image",
+            short(figures["multiply_adds"]),
+            known(short, figures, "teacher_multiply_adds"),
+        ),
         *_int8_rows(figures),
     ]
     by_class = [
@@ -154,13 +158,15 @@ def _int8_rows(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
         (
             "bytes, float32 and int8",
             f"{short(figures['onnx_bytes'])}, {short(figures['int8_bytes'])}",
-            short(figures["teacher_bytes"]),
+            known(short, figures, "teacher_bytes"),
         ),
     ]
 
 
-def _teacher_work(figures: Mapping[str, float]) -> str:
-    return short(figures["teacher_multiply_adds"]) if "teacher_multiply_adds" in figures else ""
+def _size(figures: Mapping[str, float]) -> str:
+    """The teacher's, in brackets; nothing where it is not known."""
+    told = known(count, figures, "teacher_parameters")
+    return f" ({told} parameters)" if told else ""
 
 
 def _data(evidence: Evidence) -> str:

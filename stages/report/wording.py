@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 NO_BREAK = "\u00a0"  # between number and unit
 
@@ -85,6 +86,11 @@ def short(number: float) -> str:
         if number >= size:
             return f"{number / size:.1f}{NO_BREAK}{letter}"
     return f"{number:.0f}"
+
+
+def known(shown: Callable[[float], str], figures: Mapping[str, float], name: str) -> str:
+    """The figure of that name, or nothing where `evaluate` could not know it."""
+    return shown(figures[name]) if name in figures else ""
 
 
 def figure(value: float) -> str:

@@ -7,12 +7,14 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from stages.distill.cost import expected
+from stages.evaluate.deployed import figures
 from stages.evaluate.export import Deployable, export
 from tests.stages import test_distill_phases as phases
 from webdistill.core.files import read_json, sha256_file
@@ -64,8 +66,15 @@ def test_it_teaches(original: Deployable) -> None:
     assert found["holdout_kl"] < 1
 
 
-def test_its_size_is_unknown_and_it_has_no_maps(original: Deployable) -> None:
-    teacher = load_network(Path("teacher")).net
+@pytest.mark.usefixtures("original")
+def test_its_size_is_unknown_and_it_has_no_maps() -> None:
+    network, student = load_network(Path("teacher")), load_network(phases.STUDENT.parent)
+    exports: Any = SimpleNamespace(paths={"onnx": phases.STUDENT})
+    known = {"parameters", "multiply_adds", "onnx_bytes"}
+    nothing: Any = None
+    assert figures(nothing, {}, student, network, exports).keys() == known
+    assert figures(nothing, {}, student, student, exports).keys() > known
+    teacher = network.net
     plain = expected(phases.stage_of(method="kd").params, teacher, phases.SIZE)
     assert plain.sentence.endswith(
         "the teacher's size is not known, for its network has no weights"

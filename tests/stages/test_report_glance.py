@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from stages.report.card import card
 from stages.report.evidence import Evidence, Measured
 from stages.report.gather import gather
+from stages.report.page import page
 from stages.report.sections import glance
 from stages.report.sections.experiments import experiments
 from tests.stages.report_project import HOSTILE, build_project
 from tests.stages.report_stage import FLAT, Stage, rendered
 from webdistill.core.errors import UserError
-from webdistill.core.files import digest, write_json
+from webdistill.core.files import digest, read_json, write_json
 
 
 @pytest.fixture
@@ -141,3 +143,19 @@ def test_a_file_that_is_no_kept_experiment_is_named(project: Path, content: str)
     (project / "experiments/odd.json").write_text(content)
     with pytest.raises(UserError, match=r"odd\.json is no kept experiment"):
         evidence_of(project)
+
+
+def test_a_teacher_of_unknown_size(project: Path) -> None:
+    """One without weights of its own, such as an ONNX file: `evaluate` leaves out what it costs."""
+    path = project / "data/evaluate/metrics.json"
+    unknown = ("teacher_parameters", "parameter_ratio", "teacher_multiply_adds", "teacher_bytes")
+    write_json({k: v for k, v in read_json(path).items() if k not in unknown}, path)
+    evidence = gather(Stage(project))
+    tiles = str(glance.glance(evidence, set()))
+    assert "1 / " not in tiles
+    assert "78.0\u00a0k" in tiles
+    assert "12.0\u00a0M" in tiles
+    text = card(evidence)
+    assert " parameters); the teacher's own" not in text
+    assert "| parameters | 78,042 |  |" in text
+    assert "<td" in page(evidence)

@@ -50,7 +50,7 @@ def results(root: Path) -> str:
         (
             (
                 f"student  {measured['top1']:.1%} on the test images, teacher {measured['teacher_top1']:.1%}; "
-                f"{measured['parameters']:,} of {measured['teacher_parameters']:,} parameters"
+                f"{measured['parameters']:,}{_of_teacher(measured)} parameters"
             ),
             *_deployed(root, measured),
             f"report   {report}",
@@ -59,6 +59,11 @@ def results(root: Path) -> str:
             "plots    dvc plots show",
         )
     )
+
+
+def _of_teacher(measured: Mapping[str, float]) -> str:
+    """Nothing of a teacher without weights of its own, whose size is not known."""
+    return f" of {measured['teacher_parameters']:,}" if "teacher_parameters" in measured else ""
 
 
 def _tracked(root: Path) -> Iterator[str]:

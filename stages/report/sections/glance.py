@@ -34,7 +34,7 @@ def _tiles(evidence: Evidence) -> Html:
     if evidence.params["distill"]["method"] in POOL_FREE:
         used, note = 0, f"of the web; {evidence.params['distill']['method']} makes its own"
     margin = half_width(figures["top1"], int(figures["test_images"]))
-    times = figures["teacher_parameters"] / figures["parameters"]
+    times = figures.get("teacher_parameters", 0) / figures["parameters"]
     operations = figures.get("teacher_multiply_adds", 0) / figures["multiply_adds"]
     return tag(
         "div",
@@ -51,8 +51,10 @@ def _tiles(evidence: Evidence) -> Html:
         ),
         _tile(
             "Size",
-            f"1 / {times:.1f}",
-            f"{short(figures['parameters'])} of {short(figures['teacher_parameters'])} parameters",
+            f"1 / {times:.1f}" if times else short(figures["parameters"]),
+            f"{short(figures['parameters'])} of {short(figures['teacher_parameters'])} parameters"
+            if times
+            else "parameters",
         ),
         _tile(
             "Work per image",

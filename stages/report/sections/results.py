@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from stages.report import charts
 from stages.report.evidence import Evidence
 from stages.report.html import Child, Html, join, section, table, tag
-from stages.report.wording import count, percent, short
+from stages.report.wording import count, known, percent, short
 
 MOST_CLASSES = 24  # beyond that a matrix is unreadable: the commonest mistakes are listed instead
 MOST_MISTAKES = 20
@@ -56,12 +56,17 @@ def _figures(evidence: Evidence) -> Html:
         ["calibration error (ECE)", f"{figures['ece']:.4f}"],
         ["negative log-likelihood, nats", f"{figures['nll']:.4f}"],
         ["Brier score", f"{figures['brier']:.4f}"],
-        ["parameters", count(figures["parameters"]), "", count(figures["teacher_parameters"])],
+        [
+            "parameters",
+            count(figures["parameters"]),
+            "",
+            known(count, figures, "teacher_parameters"),
+        ],
         [
             "multiply-adds per image",
             short(figures["multiply_adds"]),
             "",
-            short(figures["teacher_multiply_adds"]) if "teacher_multiply_adds" in figures else "",
+            known(short, figures, "teacher_multiply_adds"),
         ],
     ]
     if "onnx_bytes" in figures:
