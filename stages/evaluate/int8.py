@@ -40,7 +40,7 @@ BATCH = 16  # pictures at a time: all their activations are in memory
 WAYS = {  # bits of a weight, and whether ranges are average extremes
     "8-bit weights and the extremes of all pictures": (8, False),
     f"8-bit weights and the average extremes of {BATCH} pictures": (8, True),
-    "7-bit weights and the average extremes of 16 pictures": (7, True),
+    f"7-bit weights and the average extremes of {BATCH} pictures": (7, True),
 }
 SIGMAS = 3.0  # of the paired difference: what the test images cannot tell from no loss
 
