@@ -1,4 +1,4 @@
-"""A teacher that exists as an ONNX file alone, with the network that docs/own_teacher.md shows."""
+"""A teacher that exists as a file of another kind, with the network that docs/own_teacher.md shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from stages.evaluate.deployed import figures
 from stages.evaluate.export import Deployable, export
 from tests.stages import test_distill_phases as phases
 from webdistill.core.files import read_json, sha256_file
-from webdistill.models.checkpoint import load_network
+from webdistill.models.checkpoint import load_network, load_weights
+from webdistill.models.zoo import build
 
 finished = phases.finished
 project = phases.project
@@ -64,6 +65,19 @@ def test_it_teaches(original: Deployable) -> None:
     found = read_json(Path("data/distill/metrics.json"))
     assert found["teacher_parameters"] == 0
     assert found["holdout_kl"] < 1
+
+
+def test_a_torchscript_file_answers_as_well(original: Deployable) -> None:
+    net = original.net
+    Path("nets/script.py").write_text(
+        'import torch\n\ndef make(num_classes):\n    return torch.jit.load("teacher/model.pt")\n'
+    )
+    images = torch.rand(3, 3, phases.SIZE, phases.SIZE)
+    torch.jit.save(torch.jit.trace(net, images), "teacher/model.pt")
+    torch.save(torch.jit.load("teacher/model.pt").state_dict(), "weights.pt")
+    made = build("nets.script:make", 3, phases.SIZE)
+    load_weights(made, Path("weights.pt"), "nets.script:make")
+    torch.testing.assert_close(made.eval()(images), net(images))
 
 
 @pytest.mark.usefixtures("original")
