@@ -288,3 +288,17 @@ def test_code_that_came_with_the_teacher_is_not_called(project: Path, where: str
     with pytest.raises(UserError, match="which lies beside it"):
         load_network(Path(where))
     assert not mark.exists()
+
+
+def test_a_network_without_an_evaluation_mode_is_refused_in_one_line(project: Path) -> None:
+    body = (
+        "from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n"
+        "        super().__init__()\n\n    def train(self, mode=True):\n"
+        "        raise NotImplementedError('Calling eval() is not supported yet.')\n"
+    )
+    (project / "mymodes.py").write_text(body)
+    with pytest.raises(
+        UserError, match=r"^mymodes:Net: its eval\(\) fails .Calling eval"
+    ) as caught:
+        build("mymodes:Net", 3)
+    assert "\n" not in str(caught.value)

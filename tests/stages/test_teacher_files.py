@@ -67,6 +67,7 @@ def test_it_teaches(original: Deployable) -> None:
     assert found["holdout_kl"] < 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch would have us take torch.export
 def test_a_torchscript_file_answers_as_well(original: Deployable) -> None:
     net = original.net
     Path("nets/script.py").write_text(

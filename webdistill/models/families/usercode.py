@@ -42,6 +42,13 @@ def from_code(architecture: str, num_classes: int, image_size: int | None) -> Cl
         return net
     if not isinstance(net, nn.Module):
         raise UserError(f"{architecture} must return a torch.nn.Module, not {type(net).__name__}")
+    try:
+        net.eval()
+    except Exception as error:  # such as a module of torch.export, which has no modes
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{architecture}: its eval() fails ({text}); return a torch.nn.Module that keeps it in a tuple, and calls it"
+        ) from None
     sides = SIDES if image_size is None else (image_size,)
     return wrap(net, num_classes, sides, architecture)
 
