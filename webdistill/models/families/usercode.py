@@ -47,7 +47,7 @@ def from_code(architecture: str, num_classes: int, image_size: int | None) -> Cl
     except Exception as error:  # such as a module of torch.export, which has no modes
         text = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{architecture}: its eval() fails ({text}); return a torch.nn.Module that keeps it in a tuple, and calls it"
+            f"{architecture}: its eval() fails ({text}); return a torch.nn.Module that keeps it in a tuple"
         ) from None
     sides = SIDES if image_size is None else (image_size,)
     return wrap(net, num_classes, sides, architecture)
