@@ -42,7 +42,7 @@ announce:
 	else
 		echo "make repro: 1/3 packages go to $(VENV): 2 to 10 minutes, once"
 	fi
-	echo "make repro: 2/3 ten stages on 10,000 images: about 7 minutes on 2 cores with AMX, 9 to 13 without; stages that are done are skipped"
+	echo "make repro: 2/3 ten stages on 10,000 images: 6 to 20 minutes on 2 cores, by the processor; stages that are done are skipped"
 	echo "make repro: 3/3 figures, and what to open. Ctrl-C stops; the same command resumes."
 
 repro: announce env  ## run the whole pipeline, then say what to open

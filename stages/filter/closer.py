@@ -25,7 +25,7 @@ from webdistill.images.pool import read_files, square
 from webdistill.images.stored import decode
 
 TRUSTED = 0.995  # similarity from which the first look is enough
-SAME = 0.92  # details of duplicates: damaged copies keep 0.94 and more
+SAME = 0.92  # details of duplicates: copies damaged in one way keep 0.93 and more
 DOUBT = 0.8  # of leaks: in doubt a picture is taken for a copy of a test image
 PAIRS = 128  # looked at together
 AHEAD = 256  # pictures decoded together

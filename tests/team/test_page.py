@@ -172,7 +172,7 @@ def test_the_commands_of_the_page_in_its_order(page: Project) -> None:
     damage(page)
     do(page, said["Damaged files"][0])
     assert page.run("git", "status", "--porcelain").stdout == ""
-    told = do(page, said["Settle a doubt"][0])
+    told = do(page, said["Check what belongs together"][0])
     assert "Data and pipelines are up to date" in told
     assert "Cache and remote 'team' are in sync" in told
 

@@ -74,8 +74,7 @@ def _tracked(root: Path) -> Iterator[str]:
         yield f"MLflow   the server that MLFLOW_TRACKING_URI names, page /{page}"
         return
     store = f"sqlite:///{root / 'mlflow.db'}"
-    command = f"mlflow ui --backend-store-uri '{store}'"
-    yield f"MLflow   MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}"
+    yield f"MLflow   mlflow ui --backend-store-uri '{store}'"
     yield f"         and open http://127.0.0.1:5000/{page}"
 
 
