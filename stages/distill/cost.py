@@ -12,7 +12,6 @@ from stages.distill.methods import build as build_method
 from stages.distill.params import AUTO, Distill
 from webdistill.models import cost
 from webdistill.models.classifier import Classifier
-from webdistill.models.families.wrapped import Unit
 from webdistill.models.projected import Projected
 from webdistill.models.zoo import build
 
@@ -137,7 +136,7 @@ def measure(student: Classifier, teacher: Classifier, settings: Distill, image_s
             plain = build(settings.student, teacher.fc.out_features, image_size)
         alone = Size.of(plain, image_size)
     stuck = _stuck(student, settings)
-    mapless = settings.reuses_classifier and isinstance(teacher.fc, Unit)
+    mapless = settings.reuses_classifier and teacher.logits_alone
     return Cost(settings.student, settings.method, found, other, joined, alone, stuck, mapless)
 
 

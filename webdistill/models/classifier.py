@@ -35,6 +35,7 @@ class Classifier(nn.Module):
     """Base of all networks: `features`, then `pooling`, `neck`, `fc`. Subclasses set `fc`, implement `features`."""
 
     fc: nn.Linear
+    logits_alone = False  # whether `fc` is the identity, for want of a last linear layer: its maps are its logits
     library_names: Mapping[str, str]  # what a library calls a tensor -> its name in state_dict()
     library_extras: tuple[
         str, ...

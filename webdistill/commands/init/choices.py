@@ -218,9 +218,7 @@ def _refuse_contradictions(
 
 def _method(teacher: Classifier | None) -> dict[str, Any]:
     """Of a teacher that does not end in a linear layer: it has logits alone, and no maps to imitate."""
-    from webdistill.models.families.wrapped import Unit
-
-    return {"distill.method": PLAIN} if teacher and isinstance(teacher.fc, Unit) else {}
+    return {"distill.method": PLAIN} if teacher and teacher.logits_alone else {}
 
 
 def _sized(

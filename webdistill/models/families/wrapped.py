@@ -104,7 +104,7 @@ def wrap(net: nn.Module, num_classes: int, sides: Sequence[int], what: str) -> W
     views = _refuses_channels_last(net, images)
     tensors = net.state_dict(keep_vars=True)
     wrapped = Wrapped(_split(net, num_classes, images, logits), tensors)
-    wrapped.views = views
+    wrapped.views, wrapped.logits_alone = views, isinstance(wrapped.fc, Unit)
     return wrapped.train()
 
 
