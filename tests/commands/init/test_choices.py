@@ -61,7 +61,8 @@ def test_class_names_as_other_programs_write_them(tmp_path: Path, file: str, tex
     [
         ("gap.json", '{"0": "a", "2": "b"}', "a name for each number from 0 on"),
         ("text.json", '"a"', "expected a list of names"),
-        ("cut.json", '["a", ', "cut.json: "),
+        ("deep.json", '[["a", ["b"]], ["c", ["d"]]]', "expected a list of names"),
+        ("cut.json", '["a", ', "cut.json line 1 is not valid YAML"),
         ("twice.json", '["a", "A"]', "two or more different names"),
     ],
 )

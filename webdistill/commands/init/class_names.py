@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from webdistill.core.errors import UserError
+from webdistill.harness.params import read_yaml
 
 STRUCTURED = (".json", ".yaml", ".yml")
-INNER = (
-    "id2label",
-    "names",
-    "label2id",
-    "class_to_idx",
-    "classes",
-)  # keys under which files have them
+# Keys under which the files of other programs have them.
+INNER = ("id2label", "names", "label2id", "class_to_idx", "classes")
 NUMBERED = re.compile(r"(\d+)(\s*[:,;\t]\s*| +)(\S.*)")
 
 
@@ -41,12 +37,12 @@ def class_names(text: str) -> tuple[str, ...]:
 
 
 def _of_file(file: Path) -> list[str]:
+    if file.suffix.lower() in STRUCTURED:
+        return _of_structure(file)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"--classes {file}: the file is not UTF-8 text; save it as such") from None
-    if file.suffix.lower() in STRUCTURED:
-        return _of_structure(file, text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     found = [NUMBERED.fullmatch(line) for line in lines]
     numbers = [int(each[1]) for each in found if each]
@@ -57,25 +53,18 @@ def _of_file(file: Path) -> list[str]:
     return lines
 
 
-def _of_structure(file: Path, text: str) -> list[str]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:  # JSON is YAML
-        found = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as error:
-        raise UserError(f"--classes {file}: {str(error).splitlines()[0]}") from None
+def _of_structure(file: Path) -> list[str]:
+    found = read_yaml(file)  # JSON is YAML
     if isinstance(found, Mapping):
-        found = next(
-            (found[key] for key in INNER if isinstance(found.get(key), Mapping | list)), found
-        )
-    if isinstance(found, Mapping):
-        found = _in_order(found)
-    if not isinstance(found, list):
+        keys = (key for key in INNER if isinstance(found.get(key), Mapping | list))
+        found = next((found[key] for key in keys), found)
+    entries = _in_order(found) if isinstance(found, Mapping) else found
+    names = [_name(each) for each in entries] if isinstance(entries, list) else []
+    if not names or None in names:
         raise UserError(
             f"--classes {file}: expected a list of names, or a name for each number from 0 on"
         )
-    return [_name(each) for each in found]
+    return [str(name).strip() for name in names]
 
 
 def _in_order(found: Mapping[Any, Any]) -> list[Any] | None:
@@ -88,6 +77,7 @@ def _in_order(found: Mapping[Any, Any]) -> list[Any] | None:
     return None
 
 
-def _name(entry: object) -> str:
-    """Of an entry such as "tench", or ["n01440764", "tench"] as ImageNet's own index has it."""
-    return str(entry[-1] if isinstance(entry, list) and entry else entry).strip()
+def _name(entry: object) -> str | int | float | None:
+    """Of an entry such as "tench", or ["n01440764", "tench"] as ImageNet's own index has it; None of anything else."""
+    last = entry[-1] if isinstance(entry, list) and entry else entry
+    return last if isinstance(last, str | int | float) else None
