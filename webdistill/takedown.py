@@ -4,7 +4,8 @@
     id:<32 hex digits>        the picture, whatever file it came in; also without `id:`
     https://example.org/a     that address, of the file or of the page it was found on; http or https, with or without
                               tracking parameters (utm_source, ...), in any escapes
-    photos/cat.jpg            for local images: the path as in the ledger, with at least one /
+    photos/cat.jpg            for local images: the path as in the ledger, with at least one /; also with the folder,
+                              tar or list that it came from before it, as in the ledger's column `file`
     host:example.org          everything from that host alone
     *.example.org             everything from example.org and every host below it
     # ...                     a comment, also at the end of a line
@@ -59,6 +60,11 @@ class Takedown:
             lines += [self.below.get(".".join(parts[at:]), 0) for at in range(len(parts))]
         return min(filter(None, lines), default=0)
 
+    def by_file(self, url: str, file: str) -> int:
+        """The same of a candidate of the list, folder or tar `file`: a local one is also known by its whole path."""
+        whole = f"{file}/{url}" if file and url and "://" not in url else ""
+        return min(filter(None, (self.by_address(url), self.by_address(whole))), default=0)
+
 
 def read_takedown(path: Path) -> Takedown:
     """Raises UserError naming the line that is no entry."""
@@ -81,7 +87,7 @@ def read_takedown(path: Path) -> Takedown:
 
 
 def taken_down(takedown: Takedown, ledger: pa.Table) -> dict[str, int]:
-    """id -> line of takedown.txt that means it. `ledger`: columns id, sha256, url, landing_page.
+    """id -> line of takedown.txt that means it. `ledger`: columns id, sha256, url, landing_page, file.
 
     The ids that takedown.txt itself names are among them, whatever the ledger says.
     """
@@ -96,9 +102,11 @@ def taken_down(takedown: Takedown, ledger: pa.Table) -> dict[str, int]:
         for name, digest in pairs:
             add(name, takedown.sha256.get(digest, 0))
     if takedown.address or takedown.host or takedown.below:
-        for column in ("url", "landing_page"):
-            for name, url in zip(ledger["id"].to_pylist(), ledger[column].to_pylist(), strict=True):
-                add(name, takedown.by_address(url))
+        names = ("id", "url", "landing_page", "file")
+        columns = (ledger[name].to_pylist() for name in names)
+        for name, url, page, file in zip(*columns, strict=True):
+            add(name, takedown.by_file(url, file))
+            add(name, takedown.by_address(page))
     return found
 
 

@@ -59,9 +59,14 @@ def main(stage: Stage) -> None:
 
     figures = {"dimensions": texts.shape[1], **scoring.figures(scores)}
     stage.metrics(figures)
+    agrees = figures.get("clip_agrees_with_query")
     stage.log(
         f"{figures['images']:,} images embedded with {settings.model} in {model.header['precision']}; "
-        f"CLIP agrees with {100 * figures['clip_agrees_with_query']:.1f} % of the queries"
+        + (
+            "no keyword names a class, so CLIP's opinion is compared with none"
+            if agrees is None
+            else f"CLIP agrees with {100 * agrees:.1f} % of the queries"
+        )
     )
 
 

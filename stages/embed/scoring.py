@@ -159,20 +159,20 @@ def score_shard(
 
 
 def figures(scores: pa.Table) -> dict[str, float]:
-    """Counts, agreement of CLIP with the query, quantiles of score and margin.
+    """Counts, quantiles of score and margin; of the images whose query names a class also how CLIP agrees with it.
 
-    `keyword_auc`: how often an image scores higher under its own keyword than any image under another's.
+    `keyword_auc`: how often such an image scores higher under its own keyword than any of them under another's.
     """
     query, best = (scores[name].to_numpy() for name in ("query_class", "clip_class"))
     named = query >= 0
-    out = {
+    out: dict[str, float] = {
         "images": len(query),
         "queries_that_name_a_class": int(named.sum()),
-        "clip_agrees_with_query": float((named & (query == best)).sum() / max(named.sum(), 1)),
     }
-    if len(query):
-        other = np.sort(scores["other_score"].to_numpy())
-        below, upto = (np.searchsorted(other, scores["score"].to_numpy(), s) for s in SIDES)
+    if named.any():
+        out["clip_agrees_with_query"] = float((query == best)[named].mean())
+        other = np.sort(scores["other_score"].to_numpy()[named])
+        below, upto = (np.searchsorted(other, scores["score"].to_numpy()[named], s) for s in SIDES)
         out["keyword_auc"] = float((below + upto).mean() / 2 / len(other))
     for quantile in (5, 50, 95) if len(query) else ():
         for name in ("score", "margin"):

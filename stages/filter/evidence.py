@@ -24,7 +24,7 @@ from webdistill.images.hashes import Bytes
 from webdistill.images.pool import load_images
 from webdistill.takedown import Takedown, read_takedown, taken_down
 
-ADDRESSES = ("url", "landing_page")
+ADDRESSES = ("url", "landing_page", "file")
 
 
 @dataclass(frozen=True)

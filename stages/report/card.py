@@ -242,7 +242,9 @@ def _training(evidence: Evidence) -> str:
         shown |= {f"deconfound.{key}": v for key, v in settings["deconfound"].items()}
     shown |= {key: "the method's own" for key in OWN if shown.get(key, 0) is None}
     shown |= {"trained on": evidence.measured.student.get("trained_on", "")}
-    rows = [(f"`{plain(key)}`", plain(value)) for key, value in shown.items()]
+    rows = [
+        (f"`{key}`", plain(value)) for key, value in shown.items()
+    ]  # our keys: nothing to escape
     return (
         "## Training\n\nThe last epoch is released, not the one that did best on the test images, which the training "
         "never read.\n\n" + _table(("parameter", "value"), rows)

@@ -200,7 +200,11 @@ def _label(value: str, x: float, y: float, anchor: str) -> Html:
 
 def _range(values: list[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    size = max(abs(low), abs(high))
+    if high - low > 1e-9 * size:  # else there are no numbers between them to name
+        return low, high
+    margin = max(0.5, size / 1000)
+    return low - margin, high + margin
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -42,7 +42,7 @@ def main(stage: Stage) -> None:
         count = rules.amount(settings.budget, len(scored.ids))
         picked = rules.choose(settings.rule, scored, count, len(task.classes), task.seed)
     chosen = scores.subset(scored, picked)
-    empty = scores.check_classes(chosen, task.classes) if pool else []
+    empty = scores.check_classes(chosen, scored, task.classes) if pool else []
     if empty and not settings.allow_empty_classes:
         raise UserError(
             f"no image selected for {len(empty)} of {len(task.classes)} classes: "

@@ -142,13 +142,19 @@ def _mean(values: Floats) -> float:
     return round(float(values.mean()), 6) if len(values) else 0.0
 
 
-def check_classes(chosen: Scored, classes: Sequence[str]) -> list[str]:
+def check_classes(chosen: Scored, eligible: Scored, classes: Sequence[str]) -> list[str]:
     """Names of the classes without a selected image; UserError when fewer than two have one."""
     counts = np.bincount(chosen.teacher_class, minlength=len(classes))
     if (counts > 0).sum() < 2:
         only = classes[int(counts.argmax())]
+        if len(set(eligible.teacher_class.tolist())) < 2:  # no rule and no budget helps
+            raise UserError(
+                f"the teacher puts all {len(eligible.ids):,} eligible images into class '{only}'; at least 2 classes "
+                "are needed: collect images of others, loosen the filter, or see what `python -m webdistill "
+                "check-teacher` says of the teacher's normalisation"
+            )
         raise UserError(
             f"all {len(chosen.ids)} selected images fall into class '{only}'; at least 2 classes "
-            "are needed: raise select.budget, use select.rule: balanced, or loosen the filter"
+            "are needed: raise select.budget or use select.rule: balanced"
         )
     return [name for name, count in zip(classes, counts, strict=True) if count == 0]

@@ -21,8 +21,8 @@ def read(tmp_path: Path, *lines: str) -> object:
 
 
 def ledger(*rows: tuple[str, str, str, str]) -> pa.Table:
-    columns = list(zip(*rows, strict=True))
-    names = ("id", "sha256", "url", "landing_page")
+    columns = [*zip(*rows, strict=True), ["walk/list.csv"] * len(rows)]
+    names = ("id", "sha256", "url", "landing_page", "file")
     return pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
 
 
@@ -56,6 +56,8 @@ ROWS = ledger(
         ("http://example.org:8080/dog.jpg", "b"),
         ("http://example.org/dog.jpg", ""),
         ("photos/cat.jpg", "d"),
+        ("walk/list.csv/photos/cat.jpg", "d"),  # as `why` finds it, too
+        ("elsewhere/photos/cat.jpg", ""),
         ("host:example.org", "ab"),  # one by its page, one in spite of its port
         ("host:img.example.org", "a"),
         ("host:EXAMPLE.org.", "ab"),

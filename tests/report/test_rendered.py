@@ -80,6 +80,22 @@ def test_it_loads_nothing_runs_nothing_and_fits(
     page.close()
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_a_class_name_without_a_blank_widens_no_page_and_hides_no_column(
+    browser: Browser, report: Path, width: int
+) -> None:
+    long = report.with_name("long.html")
+    long.write_text(report.read_text().replace("&lt;b&gt;ship&lt;/b&gt;", "x" * 180))
+    assert long.read_text() != report.read_text()
+    page = browser.open(long, width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    widest = "Math.max(...[...document.querySelectorAll('td, tbody th')].map(e => e.offsetWidth))"
+    assert page.evaluate(widest) <= 700
+    tallest = "Math.max(...[...document.querySelectorAll('.turned')].map(e => e.offsetHeight))"
+    assert page.evaluate(tallest) <= 300
+    page.close()
+
+
 def test_hostile_captions_stay_text(browser: Browser, report: Path) -> None:
     """Nothing is blocked by the policy either: there is nothing to block."""
     bare = report.with_name("without_policy.html")

@@ -273,6 +273,19 @@ def test_the_auc_of_keywords_is_a_count_of_pairs() -> None:
     assert scoring.figures(table)["keyword_auc"] == pytest.approx(sum(pairs) / 900)
 
 
+def test_images_without_a_keyword_of_a_class_neither_agree_nor_disagree() -> None:
+    query, best = np.array([0, 0, 1, -1, -1], np.int32), np.array([0, 1, 1, 0, 1], np.int32)
+    score, other = np.array([0.3, 0.1, 0.2, 0.9, 0.9]), np.array([0.0, 0.0, 0.0, 0.5, 0.5])
+    columns = {"query_class": query, "clip_class": best, "score": score, "other_score": other}
+    columns["margin"] = score
+    found = scoring.figures(pa.table(columns))
+    assert found["clip_agrees_with_query"] == pytest.approx(2 / 3)
+    assert found["keyword_auc"] == 1.0
+    unnamed = scoring.figures(pa.table(columns).slice(3))
+    assert unnamed["queries_that_name_a_class"] == 0
+    assert not {"clip_agrees_with_query", "keyword_auc"} & unnamed.keys()
+
+
 def test_class_embeddings_are_means_of_unit_vectors(tiny: str) -> None:
     model = clip.load(tiny, None, precision="float32")
     found = scoring.class_embeddings(model, CLASSES, ("{}", "a photo of a {}", "the {}"))

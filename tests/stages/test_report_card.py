@@ -50,6 +50,13 @@ def test_the_card_states_accuracy_data_and_limits(project: Path) -> None:
     assert "<script" not in text
 
 
+def test_parameters_are_named_as_in_params_yaml(project: Path) -> None:
+    evidence = gather(Stage(project))
+    distill = {**evidence.params["distill"], "batch_size": 8}
+    text = card(dataclasses.replace(evidence, params={**evidence.params, "distill": distill}))
+    assert "| `batch_size` | 8 |" in text, "between backticks a backslash would be shown"
+
+
 def test_the_card_says_how_a_picture_becomes_an_input(project: Path) -> None:
     text = card(gather(Stage(project)))
     for part in (

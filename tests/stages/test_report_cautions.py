@@ -38,6 +38,12 @@ def test_a_student_at_chance_is_told_from_one_that_is_a_little_better() -> None:
     assert at_chance(0.11, 10_000, 10) == ""
 
 
+def test_a_student_is_not_blamed_for_a_test_set_that_can_tell_nothing() -> None:
+    assert at_chance(1.0, 5, 2) == ""
+    for share in (0.0, 1.0):
+        assert at_chance(share, 4, 2).startswith("The test set has too few images, 4, to tell")
+
+
 def test_page_and_card_begin_with_what_is_wrong(evidence: Evidence) -> None:
     figures = {**evidence.measured.figures, "top1": 0.3}
     measured = dataclasses.replace(evidence.measured, figures=figures)

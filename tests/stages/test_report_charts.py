@@ -67,6 +67,7 @@ def test_a_damaged_pool_is_named(tmp_path: Path) -> None:
         [(1.0, 5.0), (2.0, 5.0)],
         [(1.0, 1e-9), (60.0, 3e9)],
         [(1.0, float("inf")), (2.0, 1.0)],
+        [(1.0, 1e16), (2.0, 1e16 + 2)],
     ],
 )
 def test_lines_stay_inside_the_picture(values: list[tuple[float, float]]) -> None:

@@ -41,6 +41,7 @@ def test_counts_equal_those_of_the_rows_the_project_was_made_of(project: Path) -
         mine = [i for i in pooled if i % 3 == label]
         assert row.seen == len(mine)
         assert row.clip == sum(clip[i] == label for i in mine)
+        assert row.named == sum(i % 2 for i in mine), "where no keyword is, none can agree"
         assert row.keyword == sum(i % 2 == 1 and label == 0 for i in mine)
         assert row.searched == (sum(i % 2 for i in pooled) if label == 0 else 0)
         assert row.selected == sum(FATES[i] == "selected" for i in mine)

@@ -262,8 +262,10 @@ def test_an_empty_class_stops_unless_allowed_and_a_single_class_always(tmp_path:
     _, metrics = run_stage(tmp_path / "a", budget=0.5, allow_empty_classes=True)
     assert metrics["empty_classes"] == 1
     make_cell(tmp_path / "b", logits[1:], np.arange(9), 5, {})
-    with pytest.raises(UserError, match="fall into class 'cat'"):
+    with pytest.raises(UserError, match=r"teacher puts all 9 eligible .* 'cat'.* check-teacher"):
         run_stage(tmp_path / "b")
+    with pytest.raises(UserError, match=r"fall into class 'cat'.* raise select\.budget"):
+        run_stage(tmp_path / "a", budget=0.1)
 
 
 def test_budget_beyond_the_pool_takes_all_and_says_so(

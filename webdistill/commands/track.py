@@ -51,10 +51,10 @@ def record(root: Path) -> Workspace:
     lock, measured = spool.locked(root)
     if not lock:
         raise UserError("there is no dvc.lock; run `dvc repro` first")
+    ran = links.read_lock(lock)
     for change in changes(root):
-        raise UserError(
-            f"stage '{change.stage}' is not up to date: {change.what}; run `dvc repro` first, then track"
-        )
+        why = f"is not up to date: {change.what}" if change.stage in ran else "has not run"
+        raise UserError(f"stage '{change.stage}' {why}; run `dvc repro` first, then track")
     now = time.time()
     return Workspace(
         parent_key=spool.experiment_key(settings, root),

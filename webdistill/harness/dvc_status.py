@@ -31,8 +31,10 @@ def changes(root: Path) -> list[Change]:
     try:
         status: dict[str, list[Any]] = json.loads(done.stdout)
     except ValueError:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise UserError(f"`dvc status` failed: {said}") from None
+        told = [
+            line for line in done.stderr.splitlines() if line.strip() and line[0] != " "
+        ]  # no excerpt of a file
+        raise UserError(f"`dvc status` failed: {' '.join(told) or 'it said nothing'}") from None
     return [Change(stage, what) for stage, entries in status.items() for what in _told(entries)]
 
 

@@ -37,8 +37,14 @@ def pool_cautions(collected: Collected, classes: Sequence[str]) -> list[str]:
 def at_chance(share: float, images: int, classes: int) -> str:
     """Guessing one of K equally likely classes would do as well, within two standard errors."""
     chance = 1 / classes
-    if share > chance + 2 * math.sqrt(chance * (1 - chance) / images):
+    needed = chance + 2 * math.sqrt(chance * (1 - chance) / images)
+    if share > needed:
         return ""
+    if needed >= 1:
+        return (
+            f"The test set has too few images, {count(images)}, to tell any student from guessing, which gives "
+            f"{percent(chance)}: label more. No figure of accuracy below means anything yet."
+        )
     return (
         f"The student is at chance: {percent(share)} right where guessing gives {percent(chance)}. It has learnt "
         "nothing that these test images show; no other figure of it means anything."

@@ -27,12 +27,16 @@ LEAD = (
 
 @dataclass(frozen=True)
 class ClassFit:
-    """One class in the pool: `searched` by its keyword, `seen` by the teacher, of those `clip` and `keyword` agree."""
+    """One class in the pool: `searched` by its keyword, `seen` by the teacher, of those `clip` and `keyword` agree.
+
+    `named` of the images seen have a keyword that is a class.
+    """
 
     name: str
     searched: int
     seen: int
     clip: int
+    named: int
     keyword: int
     selected: int
     confidence: float  # mean of the images seen; NaN without any
@@ -87,6 +91,7 @@ def measure(collected: Collected, classes: Sequence[str]) -> Fit:
         counted(keyword[keyword >= 0]),
         counted(label),
         counted(label[clip == label]),
+        counted(label[keyword >= 0]),
         counted(label[keyword == label]),
         counted(collected.selected["label"]),
         (_mean(sureness[label == place]) for place in range(number)),
@@ -126,12 +131,14 @@ def fit(evidence: Evidence) -> Html:
 
 
 def _facts(found: Fit, classes: int) -> Html:
-    keyword = sum(row.keyword for row in found.classes)
+    named, keyword = (
+        sum(getattr(row, key) for row in found.classes) for key in ("named", "keyword")
+    )
     facts: Mapping[str, str] = {
         f"at least {percent(SURE, 0)} sure": ratio(found.sure, found.images),
         f"less than {percent(UNSURE, 0)} sure": ratio(found.unsure, found.images),
         "same class as CLIP": ratio(found.agreeing, found.images),
-        "same class as the keyword": ratio(keyword, found.images),
+        "same class as the keyword": ratio(keyword, named),
         "effective classes in the pool": f"{found.effective:.1f} of {classes}",
         "effective classes selected": f"{found.effective_selected:.1f} of {classes}",
     }
@@ -176,7 +183,7 @@ def _by_class(found: Fit) -> Html:
             charts.bar(row.seen / most, "other", inner=row.clip / most),
             count(row.seen),
             ratio(row.clip, row.seen, 0),
-            ratio(row.keyword, row.seen, 0),
+            ratio(row.keyword, row.named, 0),
             "–" if math.isnan(row.confidence) else percent(row.confidence, 0),
             count(row.searched),
             count(row.selected),

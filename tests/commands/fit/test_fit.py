@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,20 @@ def replace_in_params(old: str, new: str) -> None:
     text = Path("params.yaml").read_text()
     assert old in text
     Path("params.yaml").write_text(text.replace(old, new))
+
+
+def test_class_names_of_any_script_length_and_signs(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["$\\foo$", "狐 🦊", "long " * 40 + "one", "long " * 40 + "two"]
+    card = json.loads(Path("teacher/config.json").read_text())
+    Path("teacher/config.json").write_text(json.dumps(card | {"classes": names}))
+    replace_in_params(json.dumps(CLASSES), json.dumps(names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit()
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
+    assert Path(".work/fit.png").stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,14 @@ def test_a_taken_down_image_is_proven_gone_from_filter_onward_but_not_everywhere
     assert shown.endswith("NOT proven absent everywhere\n")
 
 
+def test_a_local_image_is_found_by_the_path_that_leads_to_it(build: Build, ask: Any) -> None:
+    build()
+    for path in ("cat/9.jpg", "photos/cat/9.jpg"):
+        shown = ask(path)[1]
+        assert "PRESENT  data/fetch/ledger.parquet" in shown, path
+        assert "no candidate matches" not in shown
+
+
 def test_an_image_that_no_file_names_is_absent_everywhere_with_a_warning(
     build: Build, ask: Any
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from webdistill.commands.fit.signals import Signal
 
 WIDTH = 110
 CLASSES = 20  # rows of the table of classes
+LONGEST = 40  # characters of a class's name
 BARS, OTHERS, MARK = "#4c72b0", "#dd8452", "#1a1a1a"
 
 
@@ -41,7 +43,8 @@ def class_table(found: Measured, classes: Sequence[str]) -> str:
     order: Sequence[int] = range(len(classes))
     if len(classes) > CLASSES:
         order = sorted(order, key=lambda k: (pool.counts[k], k))[:CLASSES]
-    name = max(5, *(len(classes[k]) for k in order))
+    names = [_shortened(name) for name in classes]
+    name = max(5, *(len(names[k]) for k in order))
     heads = ["images", "confidence", *(["CLIP agrees"] if clip is not None else [])]
     lines = ["  ".join([f"{'class':<{name}}", *(f"{head:>11}" for head in heads)])]
     for k in order:
@@ -49,10 +52,14 @@ def class_table(found: Measured, classes: Sequence[str]) -> str:
         cells = [f"{pool.counts[k]:,}", f"{pool.top[own].mean():.0%}" if own.any() else ""]
         if clip is not None:
             cells.append("" if math.isnan(clip.per_class[k]) else f"{clip.per_class[k]:.0%}")
-        lines.append("  ".join([f"{classes[k]:<{name}}", *(f"{cell:>11}" for cell in cells)]))
+        lines.append("  ".join([f"{names[k]:<{name}}", *(f"{cell:>11}" for cell in cells)]))
     if len(classes) > CLASSES:
         lines.append(f"(the {CLASSES} rarest of {len(classes)} classes; --json has all)")
     return "\n".join(lines)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
 
 
 def _wrapped(text: str, head: str) -> list[str]:
@@ -104,7 +111,9 @@ def picture(found: Measured, classes: Sequence[str], path: Path) -> None:
     figure = Figure(figsize=(12.0, 1.6 + 0.22 * max(len(shown), 10)), layout="constrained")
     FigureCanvasAgg(figure)
     bars, sure, layers = figure.subplots(1, 3, width_ratios=(3, 3, 4))
-    bars.barh([classes[k] for k in shown], 100 * pool.counts[shown] / pool.images, color=BARS)
+    rows, names = range(len(shown)), [_shortened(classes[k]) for k in shown]
+    bars.barh(rows, 100 * pool.counts[shown] / pool.images, color=BARS)
+    bars.set_yticks(rows, names, parse_math=False)  # a name may hold $
     bars.axvline(100 / len(classes), color=MARK, linestyle=":", linewidth=1)
     bars.invert_yaxis()
     bars.set_xlabel("images per class of the teacher, %\n(dotted: equal shares)")
@@ -132,4 +141,8 @@ def picture(found: Measured, classes: Sequence[str], path: Path) -> None:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})  # same figures, same bytes
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph"
+        )  # of names in scripts that the font lacks; the table has them
+        figure.savefig(path, dpi=110, metadata={"Software": None})  # same figures, same bytes

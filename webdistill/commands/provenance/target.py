@@ -12,7 +12,7 @@ from webdistill.takedown import FIX, Takedown, parse_entry
 from webdistill.web.normalise import normalise_url
 
 SCHEMES = ("", "http://", "https://")
-KEYS = ("id", "sha256", "url", "landing_page")
+KEYS = ("id", "sha256", "url", "landing_page", "file")
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,11 @@ def _addressed(takedown: Takedown) -> Hit:
     """An address or host means the file's address and that of the page it was found on."""
 
     def hit(table: pa.Table) -> pa.ChunkedArray:
-        pairs = zip(*(table.column(name).to_pylist() for name in KEYS[2:]), strict=True)
-        mask = [any(takedown.by_address(url) for url in pair if url) for pair in pairs]
+        places = zip(*(table.column(name).to_pylist() for name in KEYS[2:]), strict=True)
+        mask = [
+            bool(takedown.by_file(url, file) or takedown.by_address(page))
+            for url, page, file in places
+        ]
         return pa.chunked_array([pa.array(mask, pa.bool_())])
 
     return hit
