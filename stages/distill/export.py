@@ -121,7 +121,7 @@ def _noted(run: Run) -> Row:
 
 def _card(prepared: Prepared, student: Classifier, image_size: int) -> dict[str, object]:
     settings, card = prepared.run.settings, prepared.teacher.card
-    images = f"{prepared.run.count} selected web images"
+    images = f"{prepared.run.count} selected images"
     if not prepared.run.method.needs_pool:
         images = f"images that {settings.method} made"
     found: dict[str, object] = {

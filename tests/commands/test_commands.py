@@ -47,6 +47,8 @@ def test_results_say_what_to_open(
     (tmp_path / "data/evaluate").mkdir(parents=True)
     (tmp_path / "data/report").mkdir()
     (tmp_path / "data/report/report.html").touch()
+    assert main(["results"]) == 2
+    assert "metrics.json; run `dvc repro`" in capsys.readouterr().err
     figures = {"top1": 0.75, "teacher_top1": 0.9, "parameters": 1000, "teacher_parameters": 4000}
     write_json(figures, tmp_path / "data/evaluate/metrics.json")
     assert main(["results"]) == 0

@@ -41,11 +41,13 @@ def _run(arguments: argparse.Namespace) -> tuple[str, int]:
 def results(root: Path) -> str:
     """The figures of the last run below `root` and what to open. Raises UserError when there was none."""
     report = root / "data" / "report" / "report.html"
-    if not report.is_file():  # while metrics.json may have come with git
-        raise UserError(
-            f"there is no {report}; run `dvc repro`, or `dvc pull` what others have run"
-        )
-    measured = read_json(root / "data" / "evaluate" / "metrics.json")
+    metrics = root / "data" / "evaluate" / "metrics.json"
+    for file in (report, metrics):  # the second may have come with git alone
+        if not file.is_file():
+            raise UserError(
+                f"there is no {file}; run `dvc repro`, or `dvc pull` what others have run"
+            )
+    measured = read_json(metrics)
     return "\n".join(
         (
             (

@@ -52,7 +52,7 @@ def opened(name: str) -> Path:
     path = Path(name)
     if not path.exists():
         made = path.parts[0] == "data" and len(path.parts) > 2 and path.parts[1] in params.STAGES
-        fix = f"run `dvc repro {path.parts[1]}`" if made else "check the path in params.yaml"
+        fix = "run `dvc repro select`" if made else "check the path in params.yaml"
         raise UserError(f"{name} does not exist; {fix}")
     if path.is_dir():
         check_manifest(path)
