@@ -37,7 +37,10 @@ def stack(shares: Sequence[float]) -> Html:
 def lines(
     series: dict[str, Sequence[Point]], x_label: str, size: tuple[float, float] = (WIDTH, HEIGHT)
 ) -> Html:
-    """A line chart; the first series has the accent colour, the others are grey. Non-finite points are left out."""
+    """A line chart over whole numbers; the first series has the accent colour, the others are grey.
+
+    Points that are not finite are left out.
+    """
     wide, high = size
     points = {
         name: [p for p in values if math.isfinite(p[0]) and math.isfinite(p[1])]
@@ -54,9 +57,8 @@ def lines(
         across = LEFT + (x - x_low) / (x_high - x_low) * (wide - LEFT - RIGHT)
         return across, high - BOTTOM - (y - y_low) / (y_high - y_low) * (high - TOP - BOTTOM)
 
-    parts = _axes(
-        place, [t for t in _ticks(x_low, x_high) if x_low <= t <= x_high], y_ticks, x_low, x_high
-    )
+    x_ticks = [t for t in _ticks(x_low, x_high, least=1.0) if x_low <= t <= x_high]
+    parts = _axes(place, x_ticks, y_ticks, x_low, x_high)
     for index, values in enumerate(points.values()):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in values))
         parts.append(tag("polyline", points=path, class_="line" if index == 0 else "line other"))
@@ -72,7 +74,7 @@ def bars(layers: Mapping[str, Sequence[int]], low: float, high: float, x_label: 
     most = max((n for counts in layers.values() for n in counts), default=0)
     if not most:
         return EMPTY
-    y_ticks = _ticks(0.0, float(most))
+    y_ticks = _ticks(0.0, float(most), least=1.0)
 
     def place(x: float, y: float) -> Point:
         across = LEFT + (x - low) / (high - low) * (WIDTH - LEFT - RIGHT)
@@ -207,9 +209,9 @@ def _range(values: list[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """4-7 round numbers that enclose [low, high]."""
-    raw = (high - low) / 4
+def _ticks(low: float, high: float, least: float = 0.0) -> list[float]:
+    """4-7 round numbers that enclose [low, high], fewer where they would be nearer to each other than `least`."""
+    raw = max((high - low) / 4, least)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -82,3 +82,15 @@ def test_lines_stay_inside_the_picture(values: list[tuple[float, float]]) -> Non
 
 def test_no_points_no_chart() -> None:
     assert charts.lines({"loss": []}, "epoch") == ""
+
+
+def test_epochs_and_images_are_counted_in_whole_numbers() -> None:
+    def named(drawn: Html) -> list[str]:
+        return re.findall(r"<text[^>]*middle[^>]*>([\d.,]+)</text>", str(drawn))
+
+    assert named(charts.lines({"loss": [(1, 0.5), (2, 0.25)]}, "epoch")) == ["1", "2"]
+    assert named(charts.lines({"loss": [(1, 0.5), (60, 0.25)]}, "epoch")) == ["20", "40", "60"]
+    heights = re.findall(
+        r"<text[^>]*end[^>]*>([\d.,]+)</text>", str(charts.bars({"a": [1, 0]}, 0, 1, "score"))
+    )
+    assert heights == ["0", "1"]
