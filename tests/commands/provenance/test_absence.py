@@ -154,7 +154,7 @@ def test_a_host_means_every_image_that_one_of_its_addresses_brought(
 @pytest.mark.parametrize(
     "entry",
     ["{a}", "id:{a}", "{digest}", "https://a.example.org/1.jpg", "http://a.example.org/1.jpg", "cat/9.jpg",
-     "host:b.example.net", "*.example.org", "https://page.example.com/10"],
+     "host:b.example.net", "*.example.org", "https://page.example.com/10", "A.example.org/1.jpg", "./photos/cat/9.jpg"],
 )  # fmt: skip
 def test_a_proof_means_the_same_images_as_takedown_txt(
     build: Build, ask: Any, tmp_path: Path, entry: str
