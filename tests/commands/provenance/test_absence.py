@@ -98,6 +98,24 @@ def test_a_report_made_from_other_outputs_proves_nothing(
     assert verdicts(world.ids["f"])["data/report/report.html"] == "unproven"
 
 
+def test_pages_and_pictures_that_wait_for_mlflow_prove_nothing(
+    build: Build, ask: Any, verdicts: Any
+) -> None:
+    """Copies of an earlier run, in which a search by bytes finds no image; the report of today is one of today's."""
+    world = build()
+    page = world.data / "report/report.html"
+    waiting = world.root / ".work/spool/1-report-2.files"
+    waiting.mkdir(parents=True)
+    (waiting / "report.html").write_bytes(page.read_bytes())
+    assert ask(world.ids["f"])[0] == 0
+    (waiting / "report.html").write_text("<title>of before</title>")
+    (waiting / "views.png").write_bytes(b"a sheet of pictures")
+    assert ask(world.ids["f"])[0] == 1
+    found = verdicts(world.ids["f"])
+    for name in ("report.html", "views.png"):
+        assert found[f".work/spool/{waiting.name}/{name}"] == "unproven"
+
+
 def test_an_image_dropped_for_its_score_may_be_shown_by_the_report(build: Build, ask: Any) -> None:
     world = build()
     code, shown, _ = ask(world.ids["b"])
