@@ -8,8 +8,9 @@ from stages.filter.licences import licence_code
 
 SPELLINGS = {
     "cc0": [
-        "cc0", "CC0", "CC0 1.0", "CC0 1.0 Universal", "CC-0", "cc-zero", "CC0 1.0 Universal (CC0 1.0) Public Domain Dedication", "Creative Commons Zero", "CC0_1_0",
+        "cc0", "CC0", "CC0 1.0", "CC0 1.0 Universal", "CC-0", "cc-zero", "Creative Commons Zero", "CC0_1_0",
         "https://creativecommons.org/publicdomain/zero/1.0/", "creativecommons.org/licenses/cc0/1.0",
+        "CC0 1.0 Universal (CC0 1.0) Public Domain Dedication",
     ],
     "pdm": [
         "pdm", "PDM 1.0", "Public domain", "publicdomain", "Public Domain Mark 1.0", "PD", "pd-us", "PD-self",
