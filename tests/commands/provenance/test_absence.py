@@ -13,6 +13,8 @@ import pytest
 
 from stages.report import evidence
 from webdistill.commands.provenance import absence, rows
+from webdistill.core.files import remove, write_manifest
+from webdistill.images.encoded import write_pictures
 from webdistill.takedown import read_takedown, taken_down
 
 if TYPE_CHECKING:
@@ -96,6 +98,21 @@ def test_a_report_made_from_other_outputs_proves_nothing(
     assert code == 1
     assert "unproven  data/report/report.html: made from another data/filter/kept.parquet" in shown
     assert verdicts(world.ids["f"])["data/report/report.html"] == "unproven"
+
+
+def test_the_pictures_of_a_training_that_was_stopped_are_looked_into(
+    build: Build, ask: Any, verdicts: Any
+) -> None:
+    """They lie there by their bytes alone, and what the last training left may be of after the takedown."""
+    world = build()
+    write_manifest(world.data / "fetch/pool")
+    left = world.root / ".work/distill/pictures-0123456789abcdef"
+    write_pictures(world.data / "fetch/pool", [world.ids["d"], world.ids["a"]], left)
+    assert ask(world.ids["f"])[0] == 0
+    remove(left)
+    write_pictures(world.data / "fetch/pool", [world.ids["d"], world.ids["f"]], left)
+    assert ask(world.ids["f"])[0] == 1
+    assert verdicts(world.ids["f"])[".work/distill/pictures-0123456789abcdef/pictures"] == "PRESENT"
 
 
 def test_pages_and_pictures_that_wait_for_mlflow_prove_nothing(
