@@ -36,6 +36,7 @@ COMMENT = re.compile(r"(?:^|\s)#.*")
 HEX = re.compile(r"[0-9a-f]+")
 HOST = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+ON_WEB = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 SITE = re.compile(
     r"(?:[\w-]+\.)+[^\W\d]{2,}\.?/", re.IGNORECASE
 )  # a host, as people copy it without its scheme
@@ -53,12 +54,8 @@ class Takedown:
     host: Mapping[str, int]
     below: Mapping[str, int]  # this host and all below it
 
-    def by_address(self, url: str) -> int:
-        """Line of the first entry that means this address, 0 if none does."""
-        return min(self._lines(url), default=0)
-
     def by_candidate(self, url: str, page: str, file: str) -> int:
-        """The same of a candidate, which its page, too, may give away."""
+        """Line of the first entry that means this candidate, by its address or its page's; 0 if none does."""
         return min(self.lines(url, page, file), default=0)
 
     def lines(self, url: str, page: str, file: str) -> Iterator[int]:
@@ -69,8 +66,7 @@ class Takedown:
         yield from self._lines(url)
         if file and url and "://" not in url:
             yield from self._lines(f"{file}/{url}")
-        whole = not page or SCHEME.match(page) or page.startswith("//")
-        yield from self._lines(page if whole else f"//{page}")
+        yield from self._lines(page if not page or ON_WEB.match(page) else f"//{page}")
 
     def _lines(self, url: str) -> Iterator[int]:
         if not url:

@@ -160,8 +160,8 @@ def test_tracking_parameters_and_escapes_make_no_other_address(
 ) -> None:
     path = tmp_path / "takedown.txt"
     path.write_text(f"# first\n{entry}\n")
-    assert read_takedown(path).by_address(url) == 2
-    assert read_takedown(path).by_address(url.replace("/x", "/y")) == 0
+    assert read_takedown(path).by_candidate(url, "", "") == 2
+    assert read_takedown(path).by_candidate(url.replace("/x", "/y"), "", "") == 0
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,9 @@ def test_an_address_without_its_scheme_and_a_path_count_however_they_are_spelt(
 def test_a_page_that_a_list_names_without_its_scheme_counts(tmp_path: Path, entry: str) -> None:
     entries = read(tmp_path, entry)
     assert entries.by_candidate("https://cdn.net/1.jpg", "WWW.example.org/Cats", "") == 1
+    if entry != "www.example.org/Cats":
+        assert entries.by_candidate("https://cdn.net/1.jpg", "www.example.org:8080/b", "") == 1
+    assert entries.by_candidate("https://cdn.net/1.jpg", "mailto:me@example.net", "") == 0
     assert entries.by_candidate("https://cdn.net/1.jpg", "www.examples.org/Cats", "") == 0
 
 
