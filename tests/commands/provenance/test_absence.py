@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from stages.report import evidence
 from webdistill.commands.provenance import absence, rows
 from webdistill.core.files import remove, write_manifest
 from webdistill.images.encoded import write_pictures
+from webdistill.images.pool import PoolRow, write_pool
 from webdistill.takedown import read_takedown, taken_down
 
 if TYPE_CHECKING:
@@ -105,12 +107,16 @@ def test_the_pictures_of_a_training_that_was_stopped_are_looked_into(
 ) -> None:
     """They lie there by their bytes alone, and what the last training left may be of after the takedown."""
     world = build()
-    write_manifest(world.data / "fetch/pool")
+    pool = world.data / "fetch/pool"
+    remove(pool)
+    pictures = (PoolRow(o.id, sha256(o.id.encode()).digest(), 64, 48, "", "") for o in world.pool)
+    write_pool(pictures, pool, 3)  # of bytes that name no id
+    write_manifest(pool)
     left = world.root / ".work/distill/pictures-0123456789abcdef"
-    write_pictures(world.data / "fetch/pool", [world.ids["d"], world.ids["a"]], left)
+    write_pictures(pool, [world.ids["d"], world.ids["a"]], left)
     assert ask(world.ids["f"])[0] == 0
     remove(left)
-    write_pictures(world.data / "fetch/pool", [world.ids["d"], world.ids["f"]], left)
+    write_pictures(pool, [world.ids["d"], world.ids["f"]], left)
     assert ask(world.ids["f"])[0] == 1
     assert verdicts(world.ids["f"])[".work/distill/pictures-0123456789abcdef/pictures"] == "PRESENT"
 
