@@ -2,8 +2,8 @@
 
     sha256:<64 hex digits>    the original file, as in the ledger; also without `sha256:`
     id:<32 hex digits>        the picture, whatever file it came in; also without `id:`
-    https://example.org/a     that address, of the file or of the page it was found on; http or https, with or without
-                              tracking parameters (utm_source, ...), in any escapes
+    https://example.org/a     that address, of the file or of the page it was found on; http, https or neither, with or
+                              without tracking parameters (utm_source, ...), in any escapes
     photos/cat.jpg            for local images: the path as in the ledger, with at least one /; also with the folder,
                               tar or list that it came from before it, as in the ledger's column `file`
     host:example.org          everything from that host alone
@@ -17,8 +17,10 @@ it as well.
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +36,10 @@ COMMENT = re.compile(r"(?:^|\s)#.*")
 HEX = re.compile(r"[0-9a-f]+")
 HOST = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+ON_WEB = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
+SITE = re.compile(
+    r"(?:[\w-]+\.)+[^\W\d]{2,}\.?/", re.IGNORECASE
+)  # a host, as people copy it without its scheme
 DIGITS = {"id": 32, "sha256": 64}
 FIX = "write sha256:<64 hex digits>, id:<32 hex digits>, an address, host:example.org or *.example.org"
 
@@ -44,26 +50,34 @@ class Takedown:
 
     id: Mapping[str, int]
     sha256: Mapping[str, int]
-    address: Mapping[str, int]  # as `sameness` spells it
+    address: Mapping[str, int]  # as `spelling` has it
     host: Mapping[str, int]
     below: Mapping[str, int]  # this host and all below it
 
-    def by_address(self, url: str) -> int:
-        """Line of the first entry that means this address, 0 if none does."""
+    def by_candidate(self, url: str, page: str, file: str) -> int:
+        """Line of the first entry that means this candidate, by its address or its page's; 0 if none does."""
+        return min(self.lines(url, page, file), default=0)
+
+    def lines(self, url: str, page: str, file: str) -> Iterator[int]:
+        """Of all entries that mean a candidate of the list, folder or tar `file`.
+
+        A local one is also known by its whole path; lists have pages without a scheme.
+        """
+        yield from self._lines(url)
+        if file and url and "://" not in url:
+            yield from self._lines(f"{file}/{url}")
+        yield from self._lines(page if not page or ON_WEB.match(page) else f"//{page}")
+
+    def _lines(self, url: str) -> Iterator[int]:
         if not url:
-            return 0
-        lines = [self.address.get(sameness(url), 0)]
+            return
+        yield from _known(self.address, spelling(url))
         if self.host or self.below:
             name = _host(url)
             parts = name.split(".")
-            lines.append(self.host.get(name, 0))
-            lines += [self.below.get(".".join(parts[at:]), 0) for at in range(len(parts))]
-        return min(filter(None, lines), default=0)
-
-    def by_file(self, url: str, file: str) -> int:
-        """The same of a candidate of the list, folder or tar `file`: a local one is also known by its whole path."""
-        whole = f"{file}/{url}" if file and url and "://" not in url else ""
-        return min(filter(None, (self.by_address(url), self.by_address(whole))), default=0)
+            yield from _known(self.host, name)
+            for at in range(len(parts)):
+                yield from _known(self.below, ".".join(parts[at:]))
 
 
 def read_takedown(path: Path) -> Takedown:
@@ -79,10 +93,11 @@ def read_takedown(path: Path) -> Takedown:
         entry = COMMENT.sub("", line).strip()
         if entry:
             try:
-                kind, value = parse_entry(entry)
+                kind, values = parse_entry(entry)
             except ValueError as error:
                 raise UserError(f"{path} line {number}: {error}; {FIX}") from None
-            found[kind].setdefault(value, number)
+            for value in values:
+                found[kind].setdefault(value, number)
     return Takedown(**found)
 
 
@@ -91,47 +106,77 @@ def taken_down(takedown: Takedown, ledger: pa.Table) -> dict[str, int]:
 
     The ids that takedown.txt itself names are among them, whatever the ledger says.
     """
+    return look_up(takedown, ledger)[0]
+
+
+def look_up(takedown: Takedown, ledger: pa.Table) -> tuple[dict[str, int], list[int]]:
+    """-> the same, and the lines that mean no candidate at all: they may be misspelt."""
     found = dict(takedown.id)
+    met: set[int] = set()
 
     def add(name: str, line: int) -> None:
-        if name and line:
+        met.add(line)
+        if name:
             found[name] = min(found.get(name, line), line)
 
+    ids = ledger["id"].to_pylist()
+    met.update(takedown.id[name] for name in takedown.id.keys() & set(ids))
     if takedown.sha256:
-        pairs = zip(ledger["id"].to_pylist(), ledger["sha256"].to_pylist(), strict=True)
-        for name, digest in pairs:
-            add(name, takedown.sha256.get(digest, 0))
+        for name, digest in zip(ids, ledger["sha256"].to_pylist(), strict=True):
+            for line in _known(takedown.sha256, digest):
+                add(name, line)
     if takedown.address or takedown.host or takedown.below:
-        names = ("id", "url", "landing_page", "file")
-        columns = (ledger[name].to_pylist() for name in names)
-        for name, url, page, file in zip(*columns, strict=True):
-            add(name, takedown.by_file(url, file))
-            add(name, takedown.by_address(page))
-    return found
+        columns = (ledger[name].to_pylist() for name in ("url", "landing_page", "file"))
+        for name, url, page, file in zip(ids, *columns, strict=True):
+            for line in takedown.lines(url, page, file):
+                add(name, line)
+    entries = (takedown.id, takedown.sha256, takedown.address, takedown.host, takedown.below)
+    return found, sorted({line for each in entries for line in each.values()} - met)
 
 
-def parse_entry(entry: str) -> tuple[str, str]:
-    """-> (kind, value). Raises ValueError with what is wrong."""
+def parse_entry(entry: str) -> tuple[str, tuple[str, ...]]:
+    """-> (kind, values: several for an address that may be a path). Raises ValueError with what is wrong."""
     if any(character.isspace() for character in entry):
         raise ValueError("more than one word")
     scheme = SCHEME.match(entry)
     kind = scheme[1].lower() if scheme else ""
     rest = entry[len(kind) + 1 :] if kind in (*DIGITS, "host") else entry
     if kind == "host" or entry.startswith("*."):
-        return _pattern(rest)
+        name, value = _pattern(rest)
+        return name, (value,)
     digits = rest.lower()
     if kind in DIGITS or HEX.fullmatch(digits):
         wanted = kind or {length: name for name, length in DIGITS.items()}.get(len(digits), "")
         if not wanted or len(digits) != DIGITS[wanted] or not HEX.fullmatch(digits):
             raise ValueError(f"{len(digits)} characters are neither an id nor a sha256 in hex")
-        return wanted, digits
+        return wanted, (digits,)
     if kind in ("http", "https"):
         if not _host(entry):
             raise ValueError("an address without a host")
-        return "address", sameness(entry)
-    if kind or "/" not in entry:
+    elif kind or "/" not in entry:
         raise ValueError(f"{entry!r} is no entry")
-    return "address", sameness(entry)
+    if "*" in _host(entry) or entry.endswith("/*"):
+        raise ValueError("an address has no *")
+    return "address", spellings(entry)
+
+
+def spelling(address: str) -> str:
+    """Equal for all spellings of one address, and for those of one local path, such as ./a and b/../a."""
+    text = address.strip()
+    if SCHEME.match(text) or text.startswith("//"):
+        return sameness(text)
+    return posixpath.normpath(unicodedata.normalize("NFC", text))
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    """What a user may mean by an address: `example.org/a` is a path, and an address without its scheme."""
+    several = (text, f"http://{text}") if SITE.match(text) else (text,)
+    return tuple(dict.fromkeys(map(spelling, several)))
+
+
+def _known(entries: Mapping[str, int], value: str) -> Iterator[int]:
+    if line := entries.get(value):
+        yield line
 
 
 def _pattern(text: str) -> tuple[str, str]:

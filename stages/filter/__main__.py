@@ -27,6 +27,8 @@ def main(stage: Stage) -> None:
         found = {"min_score": evidence.min_score, "min_margin": evidence.min_margin}
         results.write(stage, evidence.pictures.ids, decision, found)
         results.show(stage, thumbnails, decision)
+        if idle := ", ".join(map(str, evidence.papers.idle)):
+            stage.log(f"takedown.txt: no candidate is meant by line {idle}; check the spelling")
         for line in unstated(evidence.listed, stage.params):
             stage.log(line)
 

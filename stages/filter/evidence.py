@@ -22,7 +22,7 @@ from webdistill.core.files import read_table
 from webdistill.harness.stage import Stage
 from webdistill.images.hashes import Bytes
 from webdistill.images.pool import load_images
-from webdistill.takedown import Takedown, read_takedown, taken_down
+from webdistill.takedown import Takedown, look_up, read_takedown
 
 ADDRESSES = ("url", "landing_page", "file")
 
@@ -32,6 +32,7 @@ class Papers:
     """What the ledger says of the pool's images."""
 
     taken_down: Mapping[str, int]  # id -> line of takedown.txt
+    idle: Sequence[int]  # lines of takedown.txt that mean no candidate
     refused: Mapping[str, str]  # id -> its opt-out
     licences: Sequence[str]  # code of each image, "" = not stated
 
@@ -106,7 +107,8 @@ def read_papers(path: Path, ids: Sequence[str], takedown: Takedown) -> Papers:
     brought = ledger.filter(pc.equal(ledger["status"], "ok"))
     if brought["id"].to_pylist() != list(ids):
         raise UserError(f"{path} is of another pool than data/fetch/pool; run `dvc repro filter`")
-    return Papers(taken_down(takedown, ledger), _refused(ledger), _licences(brought))
+    lines, idle = look_up(takedown, ledger)
+    return Papers(lines, idle, _refused(ledger), _licences(brought))
 
 
 def read_unsafe(path: Path) -> Doubles:

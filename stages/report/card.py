@@ -24,7 +24,7 @@ CITATION = (
 
 def plain(value: object) -> str:
     """One line of text from anywhere, safe inside a Markdown table."""
-    text = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", str(value)).strip()
+    text = re.sub(r"\s+", " ", printable(str(value))).strip()
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", text)
 

@@ -47,13 +47,14 @@ def _tidy(one: Found, keywords: Keywords) -> Found:
     query = keywords.class_of(one.query) or one.query if one.query else ""
     return one._replace(
         url=one.url if one.source == "file" else normalise_url(one.url),
-        query=query or keywords.first_in(one.caption),
+        query=_without_secrets(query) or keywords.first_in(one.caption),
         caption=_without_secrets(one.caption),
-        licence_url=strip_secrets(one.licence_url),
+        licence=_without_secrets(one.licence),
+        licence_url=_without_secrets(strip_secrets(one.licence_url)),
         creator=_without_secrets(one.creator),
-        landing_page=strip_secrets(web_address(one.landing_page)),
+        landing_page=_without_secrets(strip_secrets(web_address(one.landing_page))),
         attribution=_without_secrets(one.attribution),
-        opt_out="" if one.opt_out.lower() in NO_OPT_OUT else one.opt_out,
+        opt_out="" if one.opt_out.lower() in NO_OPT_OUT else _without_secrets(one.opt_out),
     )
 
 

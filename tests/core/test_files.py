@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from webdistill.core.files import (
     digest,
     read_json,
     read_table,
+    remove,
     replace,
     shards,
     write_json,
@@ -81,6 +83,16 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
 
 def test_a_whole_folder_passes(folder: Path) -> None:
     assert [p.name for p in shards(folder)] == ["00000.parquet", "00001.parquet", "00002.parquet"]
+
+
+def test_what_reads_as_a_shard_and_is_no_file_is_refused_by_name(folder: Path) -> None:
+    """Whoever lists the shards would open it: a pipe, and wait for ever."""
+    extra = folder / "extra.parquet"
+    for make in (extra.mkdir, partial(extra.symlink_to, "/nowhere"), partial(os.mkfifo, extra)):
+        make()
+        with pytest.raises(UserError, match=r"extra\.parquet does not belong there"):
+            check_manifest(folder)
+        remove(extra)
 
 
 def test_damage_to_a_shard_is_refused_by_name(folder: Path) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from webdistill.core.errors import UserError
-from webdistill.takedown import read_takedown, taken_down
+from webdistill.takedown import look_up, read_takedown, taken_down
 
 ID, SHA256 = "0123456789abcdef" * 2, "0123456789abcdef" * 4
 ROOT = Path(__file__).parents[2]
@@ -121,6 +121,9 @@ def test_a_fragment_is_no_comment(tmp_path: Path) -> None:
         "ftp://example.org/cat.jpg",
         "htps://example.org/cat.jpg",
         "https://example.org/a.jpg https://example.org/b.jpg",
+        "https://*.example.org/a.jpg",
+        "https://example.org/*",
+        "example.org/*",
     ],
 )
 def test_a_line_that_is_no_entry_is_named_with_the_fix(tmp_path: Path, entry: str) -> None:
@@ -157,5 +160,44 @@ def test_tracking_parameters_and_escapes_make_no_other_address(
 ) -> None:
     path = tmp_path / "takedown.txt"
     path.write_text(f"# first\n{entry}\n")
-    assert read_takedown(path).by_address(url) == 2
-    assert read_takedown(path).by_address(url.replace("/x", "/y")) == 0
+    assert read_takedown(path).by_candidate(url, "", "") == 2
+    assert read_takedown(path).by_candidate(url.replace("/x", "/y"), "", "") == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "url"),
+    [
+        ("Example.org/a.jpg", "https://example.org/a.jpg"),
+        ("example.org/a.jpg?utm_source=b", "http://example.org/a.jpg"),
+        ("www.example.org/a%28b%29.jpg", "https://www.example.org/a(b).jpg"),
+        ("example.org/A.jpg", "example.org/A.jpg"),  # a folder that is called after a host
+        ("./walk/photos/cat.jpg", "photos/cat.jpg"),
+        ("walk//photos/cat.jpg", "./photos/cat.jpg"),
+        ("photos/cat.jpg", "../photos/cat.jpg"),
+        ("walk/photos/e\u0301.jpg", "photos/\u00e9.jpg"),
+    ],
+)
+def test_an_address_without_its_scheme_and_a_path_count_however_they_are_spelt(
+    tmp_path: Path, entry: str, url: str
+) -> None:
+    entries = read(tmp_path, entry)
+    assert entries.by_candidate(url, "", "walk") == 1
+    assert entries.by_candidate(url.replace(".jpg", ".png"), "", "walk") == 0
+
+
+@pytest.mark.parametrize("entry", ["host:www.example.org", "*.example.org", "www.example.org/Cats"])
+def test_a_page_that_a_list_names_without_its_scheme_counts(tmp_path: Path, entry: str) -> None:
+    entries = read(tmp_path, entry)
+    assert entries.by_candidate("https://cdn.net/1.jpg", "WWW.example.org/Cats", "") == 1
+    if entry != "www.example.org/Cats":
+        assert entries.by_candidate("https://cdn.net/1.jpg", "www.example.org:8080/b", "") == 1
+    assert entries.by_candidate("https://cdn.net/1.jpg", "mailto:me@example.net", "") == 0
+    assert entries.by_candidate("https://cdn.net/1.jpg", "www.examples.org/Cats", "") == 0
+
+
+def test_lines_that_mean_no_candidate_are_known(tmp_path: Path) -> None:
+    entries = read(
+        tmp_path, "host:mirror.net", "https://example.org/typo", "f" * 32, ID, SHA256, "1" * 64,
+        "https://img.example.org/gone.jpg", "*.org", "*.info", "https://mirror.net/copy.png",
+    )  # fmt: skip
+    assert look_up(entries, ROWS)[1] == [2, 4, 5, 9]

@@ -58,8 +58,21 @@ def test_no_secret_reaches_the_spool(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
+    "key",
+    ["sid", "session", "pwd", "pass", "jwt", "hmac", "api_sig", "token[]", "user%5Bpassword%5D"],
+)
+def test_what_no_stored_address_has_no_record_has_either(key: str) -> None:
+    assert (
+        spool.redact(f"https://a.example/x?w=1&{key}=s3cr3t#b")
+        == f"https://a.example/x?w=1&{key}=***#b"
+    )
+    assert spool.redact(f"https://a.example/x#{key}=s3cr3t") == f"https://a.example/x#{key}=***"
+
+
+@pytest.mark.parametrize(
     "address",
     [
+        "https://a.example/x?sides=3&passage=4&keys=5&author=b",
         "https://www.flickr.com/photos/1@N00/2",
         "https://x.example/?q=a@b.example",
         "data/a@b.parquet",

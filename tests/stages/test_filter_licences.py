@@ -10,6 +10,7 @@ SPELLINGS = {
     "cc0": [
         "cc0", "CC0", "CC0 1.0", "CC0 1.0 Universal", "CC-0", "cc-zero", "Creative Commons Zero", "CC0_1_0",
         "https://creativecommons.org/publicdomain/zero/1.0/", "creativecommons.org/licenses/cc0/1.0",
+        "CC0 1.0 Universal (CC0 1.0) Public Domain Dedication",
     ],
     "pdm": [
         "pdm", "PDM 1.0", "Public domain", "publicdomain", "Public Domain Mark 1.0", "PD", "pd-us", "PD-self",
@@ -24,6 +25,7 @@ SPELLINGS = {
     "by-sa": [
         "by-sa", "CC BY-SA 4.0", "CC BY SA", "cc_by_sa", "Attribution-ShareAlike 3.0 Unported",
         "Attribution Share Alike", "//creativecommons.org/licenses/by-sa/2.0/", "CC BY-SA 3.0 igo",
+        "Creative Commons Attribution-ShareAlike 3.0 Unported (CC BY-SA 3.0)",
     ],
     "by-nc-sa": [
         "CC BY-NC-SA 2.0", "Attribution-NonCommercial-ShareAlike License", "Attribution-Non-Commercial-Share Alike",
@@ -46,7 +48,7 @@ def test_every_spelling_has_one_code(text: str, code: str) -> None:
     [
         "All rights reserved", "GFDL", "MIT", "Copyright 2020 by Jane", "sampling+", "by the river",
         "CC BY-SA 3.0, GFDL", "Attribution required, see terms", "not by", "nc", "© BY", "sa",
-        "Attribution", "attribution ", "Attribution only",
+        "Attribution", "attribution ", "Attribution only", "Attribution 4.0 International (CC BY-NC 4.0)",
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_none_of_the_free_licences(text: str) -> None:

@@ -55,6 +55,16 @@ def test_a_takedown_of_one_image_leaves_its_resized_copy(place: Path) -> None:
     assert list(dropped) == [name(0)]
 
 
+def test_an_entry_that_means_no_candidate_is_told(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be misspelt, and then somebody believes an image gone that is not."""
+    text = f"host1.org/A.png\n*.gone.org\nid:{name(7)}\nid:{name(1)}\n"
+    finish(stage_for(place, [photo(0), photo(1)], takedown=text))
+    told = "filter: takedown.txt: no candidate is meant by line 1, 3; check the spelling\n"
+    assert told in capsys.readouterr().err
+
+
 def test_a_host_of_everything_says_what_to_change(place: Path) -> None:
     stage = stage_for(place, [photo(0), photo(1)], takedown="*.net")
     with pytest.raises(UserError, match=r"takedown 2.*takedown\.txt"):

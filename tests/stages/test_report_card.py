@@ -32,6 +32,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_card_text_cannot_break_out_of_its_table_cell() -> None:
     assert plain("a|b\n<script>") == "a\\|b &lt;script&gt;"
+    assert (
+        plain("half \ud800 of a sign\x9b") == "half ? of a sign"
+    )  # of a teacher's JSON; no file can hold it
 
 
 def test_the_card_states_accuracy_data_and_limits(project: Path) -> None:

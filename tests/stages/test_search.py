@@ -148,6 +148,18 @@ def test_no_user_info_and_no_token_is_kept() -> None:
     row = made(Found(secret, landing_page=secret, licence_url=secret)).table.to_pylist()[0]
     for name in ("url", "landing_page", "licence_url"):
         assert row[name] == "http://a.example/x?w=3"
+    names = (
+        "query",
+        "caption",
+        "licence",
+        "licence_url",
+        "creator",
+        "landing_page",
+        "attribution",
+        "opt_out",
+    )
+    told = made(Found("1", **dict.fromkeys(names, f"see {secret}"))).table.to_pylist()[0]
+    assert {told[name] for name in names} == {"see http://a.example/x?w=3"}
 
 
 def test_later_rows_change_earlier_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_normalise_url(text: str, expected: str) -> None:
         "GoogleAccessId", "Key-Pair-Id", "key", "api_key", "apikey", "API-KEY", "subscription-key", "client_secret",
         "secret", "password", "passwd", "pwd", "auth", "Authorization", "oauth_nonce", "bearer", "credentials",
         "session", "session_id", "PHPSESSID", "jsessionid", "sid", "jwt", "hmac", "%74oken", "tok%65n", "user.token",
-        "+token",
+        "+token", "token[]", "user[password]", "token%5B0%5D", "api_sig", "hdnts",
     ],
 )  # fmt: skip
 def test_a_secret_goes_wherever_it_stands(key: str) -> None:
@@ -89,11 +89,31 @@ def test_a_secret_goes_wherever_it_stands(key: str) -> None:
         "https://a.example/x.jpg?w=640&q=80&fm=webp&s=80&v=2", "https://a.example/x?keyword=cat&tokens=3&sessions=1",
         "https://a.example/?design=1&monkey=2&author=me&passage=3", "https://a.example/x?",
         "https://a.example/x?a=%2F+b&&c;d=", "https://a.example/token=1/x;v=2/y.jpg", "photo?token=1.jpg",
+        "https://a.example/x?&a=1", "https://a.example/x??a=1", "https://a.example/x?u=https%3A%2F%2Fb.example%2F%40me%3Fv%3D1",
+        "https://a.example/web/https://b.example/@me:x", "https://a.example/x?colour[]=1&%26a%3D2",
         "a&key=2.png", "C:key?token=1", "https://a.example/x?id=token",
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
     assert strip_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://a.example/p/https://me:pw@b.example/x.jpg", "http://a.example/p/https://b.example/x.jpg"),
+        ("http://a.example/?url=https://me:pw@b.example/x", "http://a.example/?url=https://b.example/x"),
+        ("http://a.example/?url=//b.example/x?token=1&w=2", "http://a.example/?url=//b.example/x&w=2"),
+        ("http://a.example/?u=https%3A%2F%2Fme%3Apw%40b.example%2Fx", "http://a.example/?u=https%3A%2F%2Fb.example%2Fx"),
+        ("http://a.example/?u=b.example%2Fx%3Ftoken%3D1%26w%3D2&h=3", "http://a.example/?u=b.example%2Fx%3F%26w%3D2&h=3"),
+        ("http://a.example/?u=b.example%2Fx%3Fw%3D2%26sig%3D1&h=3", "http://a.example/?u=b.example%2Fx%3Fw%3D2&h=3"),
+        ("http://a.example/x?w=1?token=2", "http://a.example/x?w=1"),
+    ],
+)  # fmt: skip
+def test_an_address_within_an_address_has_no_secrets_either(text: str, expected: str) -> None:
+    """As proxies, resizers and archives have them."""
+    assert strip_secrets(text) == expected
+    assert strip_secrets(expected) == expected
 
 
 def test_session_ids_in_the_path_go_too() -> None:

@@ -38,9 +38,9 @@ CODE = (
 )  # fmt: skip
 
 _USERINFO = re.compile(r"(?<=://)[^/\s?#]*@")
-_QUERY_SECRET = re.compile(
-    r"(?i)([?&;](?:[\w.-]*(?:token|secret|passw(?:or)?d|signature|credential|api[_-]?key"
-    r"|access[_-]?key)[\w.-]*|sig|key|auth)=)[^&;#\s]+"
+_QUERY_SECRET = re.compile(  # the keys that `normalise` strips from stored URLs
+    r"(?i)([?&;#](?:[\w.%\[\]-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential|api[_-]?key"
+    r"|access[_-]?key|session|oauth|bearer|jwt|hmac)[\w.%\[\]-]*|[\w.-]*sig|key|auth|sid|pwd|pass)=)[^&;#\s]+"
 )
 _SECRET_NAME = re.compile(
     r"(?i)(^|_)(token|secret|passw(or)?d|(api|access)?_?key|credentials?|contact|tracking_uri)"

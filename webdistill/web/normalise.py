@@ -26,12 +26,19 @@ USERINFO = (
         r"^([\x00-\x20]*(?:https?:|(?:[a-z][a-z0-9+.-]+:)?[/\\]{2})[/\\]*+)[^/?#]*@", re.IGNORECASE
     )
 )
+# The same of an address within an address, as proxies and archives have it; as it stands, or escaped.
+INNER_USERINFO = re.compile(r"(:(?://|\\\\))[^/?#&;\s:@]*:[^/?#&;\s@]*@")
+ESCAPED_USERINFO = re.compile(r"(%3a%2f%2f)(?:(?!%(?:2f|3f|40))[^/?#&])*%40", re.IGNORECASE)
+ESCAPED_PAIR = re.compile(
+    r"(%3f)?(?(1)|%(?:26|3b))((?:(?!%(?:3d|26|3f|3b|2f))[^/?#&;=]){1,80})(?:%3d|=)(?:(?!%(?:26|23))[^?#&;])*",
+    re.IGNORECASE,
+)
 PARTS = re.compile(r"([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 WHOLE = re.compile(r"[^/?#]*//[^/?#]*([^?#]*)(\?[^#]*)?", re.DOTALL)
 SESSION_IN_PATH = re.compile(r";(?:jsessionid|phpsessid|sid)=[^/;]*", re.IGNORECASE)
 SECRET = re.compile(  # of a key in lower case without - _ and .
     r".*(?:token|signature|password|passwd|secret|secretkey|privatekey|apikey|accesskey|accesskeyid)"
-    r"|sig|hmac|jwt|key|keypairid|authkey|subscriptionkey|googleaccessid|pwd|pass|passphrase|passcode"
+    r"|.*sig|hmac|hdn(?:ea|ts|tl)|jwt|key|appkey|keypairid|authkey|subscriptionkey|googleaccessid|pwd|pass|passphrase|passcode"
     r"|auth|authorization|oauth.*|bearer|credentials?|session|sessionid|sessionkey|sessid|sid|phpsessid|jsessionid"
     r"|xamz.*|xgoog.*"
 )
@@ -155,6 +162,10 @@ def strip_secrets(text: str) -> str:
     text = USERINFO.sub(r"\1", text.strip())
     if not SCHEME.match(text) and text[:2] not in ("//", "\\\\"):
         return text
+    text = INNER_USERINFO.sub(r"\1", text)
+    if "%" in text:
+        text = ESCAPED_USERINFO.sub(r"\1", text)
+        text = ESCAPED_PAIR.sub(_escaped_pair, text)
     path, query, fragment = PARTS.fullmatch(text).groups()  # type: ignore[union-attr]  # matches everything
     path = SESSION_IN_PATH.sub("", path)
     for mark, keys in (("?", query), ("#", fragment)):
@@ -164,18 +175,29 @@ def strip_secrets(text: str) -> str:
     return path
 
 
-def _is_secret(key: str) -> re.Match[str] | None:
-    return SECRET.fullmatch(re.sub(r"[-_.\s]", "", unquote_plus(key).lower()))
+def _escaped_pair(pair: re.Match[str]) -> str:
+    return (pair[1] or "") if _is_secret(pair[2]) else pair[0]
 
 
-def _without(keys: str, unwanted: Callable[[str], re.Match[str] | None]) -> str:
-    """A query without the pairs whose key is unwanted; separators, order and escapes of the others stay."""
-    pairs = re.split(r"([&;])", keys)
-    kept = ""
+def _is_secret(key: str) -> bool:
+    """Of `token`, and of the forms' `token[]` and `user[token]`."""
+    name = re.sub(r"[-_.\s]", "", unquote_plus(key).lower())
+    return any(SECRET.fullmatch(part) for part in re.split(r"[\[\]]", name) if part)
+
+
+def _without(keys: str, unwanted: Callable[[str], object]) -> str:
+    """A query without the pairs whose key is unwanted; separators, order and escapes of the others stay.
+
+    A second `?` begins a pair: it is a mistake, or the query of an address within this one.
+    """
+    pairs = re.split(r"([&;?])", keys)
+    kept, every = "", True
     for separator, pair in zip(["", *pairs[1::2]], pairs[::2], strict=True):
-        if not unwanted(pair.partition("=")[0]):
+        if unwanted(pair.partition("=")[0]):
+            every = False
+        else:
             kept += (separator if kept else "") + pair
-    return kept
+    return keys if every else kept
 
 
 def _character(found: re.Match[str]) -> str:

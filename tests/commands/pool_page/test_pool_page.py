@@ -6,11 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tests.stages.report_project import CLASSES, FATES, HOSTILE, build_project
 from tests.stages.report_stage import Reader
 from webdistill.__main__ import main
+from webdistill.core.files import write_table
 from webdistill.harness.params import read_yaml
 
 ROOT = Path(__file__).parents[3]
@@ -67,3 +70,20 @@ def test_what_is_missing_is_one_line(project: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == (
         "error: data/select/selection.parquet does not exist; run `dvc repro select`\n"
     )
+
+
+def test_a_page_of_before_a_takedown_proves_no_absence(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It shows shrunk pictures, in which nobody finds an id (promise K4)."""
+    assert main(["pool-page"]) == 0
+    dropped = pq.read_table("data/filter/dropped.parquet")
+    name = next(row["id"] for row in dropped.to_pylist() if row["reason"] == "takedown")
+    says = "unproven .work/pool.html: made from another data/filter/dropped.parquet"
+    main(["prove-absent", name])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "absent .work/pool.html" in shown
+    others = dropped.filter(pc.not_equal(dropped["reason"], "leak"))
+    write_table(others, project / "data/filter/dropped.parquet")
+    assert main(["prove-absent", name]) == 1
+    assert says in " ".join(capsys.readouterr().out.split())

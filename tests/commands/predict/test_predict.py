@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -164,18 +165,32 @@ def test_the_table_and_its_exit_codes(
     assert capsys.readouterr().out.splitlines()[1].endswith("does not exist")
 
 
+def test_a_class_that_moves_the_cursor_does_not(
+    students: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name is in a file that may be somebody else's."""
+    shutil.copy(students / "student.onnx", tmp_path / "theirs.onnx")
+    export.describe(tmp_path / "theirs.onnx", ["\x1b[2Ja", "\x1b[2Jb", "\x1b[2Jc"], SIZE)
+    photograph(tmp_path / "a.png", 1)
+    assert main(["predict", str(tmp_path / "theirs.onnx"), str(tmp_path / "a.png")]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
 def test_a_student_that_is_none_is_one_line(
     students: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     network = load_network(students / "student")
     export.export(deployable(network), SIZE, tmp_path / "nameless.onnx")
+    export.export(deployable(network), SIZE, tmp_path / "other.onnx")
+    export.describe(tmp_path / "other.onnx", CLASSES[:2], SIZE)
     (tmp_path / "empty").mkdir()
     photograph(tmp_path / "a.png", 1)
     for student, image, said in (
         ("absent.onnx", "a.png", "does not exist; name a student's folder or ONNX file"),
         ("broken.onnx", "a.png", "is no ONNX file that onnxruntime can run"),
         ("nameless.onnx", "a.png", "does not name its classes and image size; write it anew by"),
+        ("other.onnx", "a.png", "does not name its classes and image size; write it anew by"),
         (
             str(students / "student.onnx"),
             "empty",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ import pytest
 
 from stages.report import evidence
 from webdistill.commands.provenance import absence, rows
+from webdistill.core.files import remove, write_manifest
+from webdistill.images.encoded import write_pictures
+from webdistill.images.pool import PoolRow, write_pool
 from webdistill.takedown import read_takedown, taken_down
 
 if TYPE_CHECKING:
@@ -98,6 +102,43 @@ def test_a_report_made_from_other_outputs_proves_nothing(
     assert verdicts(world.ids["f"])["data/report/report.html"] == "unproven"
 
 
+def test_the_pictures_of_a_training_that_was_stopped_are_looked_into(
+    build: Build, ask: Any, verdicts: Any
+) -> None:
+    """They lie there by their bytes alone, and what the last training left may be of after the takedown."""
+    world = build()
+    pool = world.data / "fetch/pool"
+    remove(pool)
+    pictures = (PoolRow(o.id, sha256(o.id.encode()).digest(), 64, 48, "", "") for o in world.pool)
+    write_pool(pictures, pool, 3)  # of bytes that name no id
+    write_manifest(pool)
+    left = world.root / ".work/distill/pictures-0123456789abcdef"
+    write_pictures(pool, [world.ids["d"], world.ids["a"]], left)
+    assert ask(world.ids["f"])[0] == 0
+    remove(left)
+    write_pictures(pool, [world.ids["d"], world.ids["f"]], left)
+    assert ask(world.ids["f"])[0] == 1
+    assert verdicts(world.ids["f"])[".work/distill/pictures-0123456789abcdef/pictures"] == "PRESENT"
+
+
+def test_pages_and_pictures_that_wait_for_mlflow_prove_nothing(
+    build: Build, ask: Any, verdicts: Any
+) -> None:
+    """Copies of an earlier run, in which a search by bytes finds no image; the report of today is one of today's."""
+    world = build()
+    page = world.data / "report/report.html"
+    waiting = world.root / ".work/spool/1-report-2.files"
+    waiting.mkdir(parents=True)
+    (waiting / "report.html").write_bytes(page.read_bytes())
+    assert ask(world.ids["f"])[0] == 0
+    (waiting / "report.html").write_text("<title>of before</title>")
+    (waiting / "views.png").write_bytes(b"a sheet of pictures")
+    assert ask(world.ids["f"])[0] == 1
+    found = verdicts(world.ids["f"])
+    for name in ("report.html", "views.png"):
+        assert found[f".work/spool/{waiting.name}/{name}"] == "unproven"
+
+
 def test_an_image_dropped_for_its_score_may_be_shown_by_the_report(build: Build, ask: Any) -> None:
     world = build()
     code, shown, _ = ask(world.ids["b"])
@@ -154,7 +195,7 @@ def test_a_host_means_every_image_that_one_of_its_addresses_brought(
 @pytest.mark.parametrize(
     "entry",
     ["{a}", "id:{a}", "{digest}", "https://a.example.org/1.jpg", "http://a.example.org/1.jpg", "cat/9.jpg",
-     "host:b.example.net", "*.example.org", "https://page.example.com/10"],
+     "host:b.example.net", "*.example.org", "https://page.example.com/10", "A.example.org/1.jpg", "./photos/cat/9.jpg"],
 )  # fmt: skip
 def test_a_proof_means_the_same_images_as_takedown_txt(
     build: Build, ask: Any, tmp_path: Path, entry: str

@@ -113,6 +113,8 @@ def test_an_address_may_be_spelt_otherwise(build: Build, ask: Any) -> None:
     for other in ("http://a.example.org/1.jpg?", "//A.example.org/%31.jpg?utm_source=x#top"):
         assert ask(other)[:2] == (code, shown)
     assert ask("https://a.example.org/1.jpg?x=1")[0] != code
+    assert ask("A.example.org/1.jpg")[:2] == (code, shown)
+    assert ask("./photos//cat/9.jpg")[:2] == ask("cat/9.jpg")[:2]
 
 
 STAGES = ("search", "fetch", "embed", "filter", "score", "select", "prototypes", "distill")

@@ -19,9 +19,14 @@ from stages.report.sections.sources import sources
 from stages.report.sections.thresholds import thresholds
 from webdistill.commands.pool_page.quantiles import candidates
 from webdistill.core.errors import UserError
-from webdistill.core.files import check_manifest
+from webdistill.core.files import check_manifest, digest
 from webdistill.harness import params
 
+SHOWN = (  # decide which pictures the page shows: `prove-absent` looks whether it is of today's
+    "data/filter/kept.parquet",
+    "data/filter/dropped.parquet",
+    "data/select/selection.parquet",
+)
 NOTHING = Measured({}, {}, {}, [], [], [], {}, {}, {})  # there is no student yet
 
 
@@ -34,7 +39,7 @@ def write(settings_file: Path, target: Path) -> None:
         measured=NOTHING,
         params={name: model.model_dump(mode="json") for name, model in settings.sections.items()},
         flat=settings.flat(),
-        inputs={},
+        inputs={name: digest(opened(name)) for name in SHOWN},
         kept=[],
         truth=None,
     )
@@ -62,6 +67,7 @@ def opened(name: str) -> Path:
 def page(evidence: Evidence, found: Mapping[str, float]) -> str:
     """The page as one HTML document; `found`: thresholds that the pool itself decides."""
     collected, classes = evidence.collected, evidence.classes
+    made_from = "".join(f"; {name} has sha256 {made}" for name, made in evidence.inputs.items())
     sections = [
         funnel(evidence),
         fit(evidence),
@@ -79,5 +85,8 @@ def page(evidence: Evidence, found: Mapping[str, float]) -> str:
             tag("p", fit_line(evidence)),
         ],
         [part for part in sections if part],
-        ("webdistill pool-page", "Made by `webdistill pool-page`, before any training."),
+        (
+            "webdistill pool-page",
+            f"Made by `webdistill pool-page`, before any training{made_from}.",
+        ),
     )

@@ -68,7 +68,7 @@ def _table(rows: Sequence[Row]) -> str:
     cells = [
         (
             _shown(str(row.path)),
-            row.error or row.name,
+            _shown(row.error or row.name),
             "" if row.error else f"{row.probability:.1%}",
         )
         for row in rows
@@ -81,6 +81,6 @@ def _table(rows: Sequence[Row]) -> str:
     )
 
 
-def _shown(path: str) -> str:
-    """A file name may hold what moves the cursor."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in path)
+def _shown(text: str) -> str:
+    """The name of a file, or of a class in somebody's student, may hold what moves the cursor."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

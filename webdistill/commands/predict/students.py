@@ -65,6 +65,9 @@ def _graph(path: Path) -> Student:
     facts = graph.get_modelmeta().custom_metadata_map
     try:
         classes, size = tuple(map(str, json.loads(facts["classes"]))), int(facts["image_size"])
+        width = graph.get_outputs()[0].shape[-1:]
+        if any(isinstance(one, int) and one != len(classes) for one in width):
+            raise ValueError
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} does not name its classes and image size; {REBUILD}") from None
 

@@ -22,10 +22,14 @@ from webdistill.commands.provenance.traces import Needles, Search, stored_digest
 from webdistill.core.errors import UserError
 from webdistill.core.files import digest
 
-REPORT = "report/report.html"
-SHOWS = (KEPT, DROPPED, SELECTION)  # decide which images the report shows; it names their sha256
-# The report shows no image that was dropped for these.
+SHOWS = (
+    KEPT,
+    DROPPED,
+    SELECTION,
+)  # decide which images report and pool page show; these name their sha256
+# They show no image that was dropped for these.
 HIDDEN = frozenset({"takedown", "opt_out", "unsafe", "punsafe", "nsfw"})
+WAITING = ".work/spool/*/*"  # nothing beside them says which images they were made from
 TESTED = "evaluate/predictions.parquet"  # names test images only
 Verdict = Literal["absent", "PRESENT", "dropped", "test set", "unproven"]
 
@@ -109,8 +113,10 @@ def _look(search: Search, one: Artefact, data: Path, reasons: Counter[str]) -> F
             verdict, detail = _judge_table(search, one.path)
         else:
             verdict, detail = _judge_bytes(search, one.path)
-        if one.path == data / REPORT and verdict == "absent":
-            verdict, detail = _judge_report(one.path, data, reasons)
+        if one.path.suffix == ".html" and verdict == "absent":
+            verdict, detail = _judge_page(one.path, data, reasons)
+        elif one.path.suffix == ".png" and one.path.match(WAITING) and verdict == "absent":
+            verdict, detail = "unproven", "a picture on its way to MLflow; send or delete it"
     except (UserError, OSError) as error:
         verdict, detail = "unproven", str(error)
     return Finding(one.label, one.later, verdict, detail)
@@ -145,13 +151,18 @@ def _reasons(dropped: Path, needles: Needles) -> Counter[str]:
     return Counter(row["reason"] for _, row in rows)
 
 
-def _judge_report(path: Path, data: Path, reasons: Counter[str]) -> tuple[Verdict, str]:
-    """The report shrinks large pictures, which no search by bytes finds; but it names what it was made from."""
+def _judge_page(path: Path, data: Path, reasons: Counter[str]) -> tuple[Verdict, str]:
+    """Report and pool page shrink large pictures, which no search by bytes finds; but they name what they show."""
     page = path.read_bytes()
     for name in SHOWS:
         source = data / name
         if source.is_file() and digest(source).encode() not in page:
-            return "unproven", f"made from another {source}; run `dvc repro report`"
+            fix = (
+                "run `dvc repro report`"
+                if path.is_relative_to(data)
+                else "make it again or delete it"
+            )
+            return "unproven", f"made from another {source}; {fix}"
     if shown := ", ".join(sorted(reasons.keys() - HIDDEN)):
         return "unproven", f"may show pictures of images that were dropped as {shown}"
     return "absent", ""

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from webdistill.commands.provenance.identify import Named
 from webdistill.commands.provenance.rows import Hit, Row, begins, equal, find, header, take
 from webdistill.core.errors import UserError
-from webdistill.web.normalise import sameness
+from webdistill.takedown import spelling, spellings
 
 CANDIDATES, LEDGER, POOL = "search/candidates.parquet", "fetch/ledger.parquet", "fetch/pool"
 SCORES, TEACHER = "embed/scores.parquet", "score/teacher"
@@ -108,7 +108,7 @@ def _candidates_named(data: Path, wanted: Named) -> list[Placed]:
     path = ledger if ledger.is_file() else candidates
     if not rows and wanted.kind != "sha256" and path.is_file():
         rows = list(find(path, ["url", "file"], _addressed(wanted)))
-        rows = rows or list(find(path, ["url"], _spelt_otherwise(wanted)))
+        rows = rows or list(find(path, ["url", "file"], _spelt_otherwise(wanted)))
     return rows
 
 
@@ -126,11 +126,15 @@ def _addressed(wanted: Named) -> Hit:
 
 
 def _spelt_otherwise(wanted: Named) -> Hit:
-    """Rows with another spelling of this address, such as without the `?` at its end."""
-    known = sameness(wanted.value)
+    """Rows with another spelling of this address or path, such as without the `?` at its end."""
+    known = {*spellings(wanted.value), *spellings(wanted.text)}
 
     def hit(table: pa.Table) -> pa.ChunkedArray:
-        mask = [sameness(url) == known for url in table.column("url").to_pylist()]
+        places = zip(table.column("url").to_pylist(), table.column("file").to_pylist(), strict=True)
+        mask = [
+            bool(url) and not known.isdisjoint((spelling(url), spelling(f"{file}/{url}")))
+            for url, file in places
+        ]
         return pa.chunked_array([pa.array(mask, pa.bool_())])
 
     return hit

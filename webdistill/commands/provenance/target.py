@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -29,25 +30,25 @@ def target(text: str) -> Target:
     """One entry of takedown.txt. Raises UserError for what is none; the start of an id is not enough here."""
     word = text.strip()
     try:
-        kind, value = parse_entry(word)
+        kind, values = parse_entry(word)
     except ValueError as error:
         raise UserError(f"{word!r}: {error}; {FIX}") from None
     empty: dict[str, dict[str, int]] = {
         name: {} for name in ("id", "sha256", "address", "host", "below")
     }
-    takedown = Takedown(**{**empty, kind: {value: 1}})
+    takedown = Takedown(**{**empty, kind: dict.fromkeys(values, 1)})
     if kind == "id":
-        return Target(_hit("id", value), ids=frozenset({value}))
+        return Target(_hit("id", values), ids=frozenset(values))
     if kind == "sha256":
-        return Target(_hit("sha256", value), sha256s=frozenset({value}))
+        return Target(_hit("sha256", values), sha256s=frozenset(values))
     listed = normalise_url(word).partition("://")[2]
-    spellings = {f"{scheme}{one}" for scheme in SCHEMES for one in (value, listed) if one}
+    spellings = {f"{scheme}{one}" for scheme in SCHEMES for one in (*values, listed) if one}
     spellings = spellings if kind == "address" else set()
     return Target(_addressed(takedown), urls=frozenset(spellings))
 
 
-def _hit(column: str, value: str) -> Hit:
-    known = among({value})
+def _hit(column: str, values: Collection[str]) -> Hit:
+    known = among(values)
     return lambda table: known(table.column(column))
 
 
@@ -56,10 +57,7 @@ def _addressed(takedown: Takedown) -> Hit:
 
     def hit(table: pa.Table) -> pa.ChunkedArray:
         places = zip(*(table.column(name).to_pylist() for name in KEYS[2:]), strict=True)
-        mask = [
-            bool(takedown.by_file(url, file) or takedown.by_address(page))
-            for url, page, file in places
-        ]
+        mask = [bool(takedown.by_candidate(*place)) for place in places]
         return pa.chunked_array([pa.array(mask, pa.bool_())])
 
     return hit

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from webdistill.commands.provenance.rows import among, filled_groups, opened
+from webdistill.core.errors import UserError
 
 DIGITS = 32  # of an id; a sha256 is found by its first ones
 SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")  # the pool calls an image's file `<id>.webp`
@@ -25,6 +26,7 @@ IS_DIGIT = bytes(ord("1") if letter in b"0123456789abcdef" else ord("0") for let
 RUN = b"1" * DIGITS
 ADDRESS = re.compile(rb"https?:(?://|\\/\\/)[^\s\"'<>\x00]{1,8000}")
 PICTURE = re.compile(rb"base64,([A-Za-z0-9+/]+=*)")
+ENCODED = "pictures-"  # a training's folder of encoded pictures begins so
 CHUNK = 8 << 20  # bytes looked at together
 
 
@@ -76,7 +78,23 @@ class Search:
         if not path.stat().st_size:
             return named
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return named + self.count(data)
+            return named + self.count(data) + self._encoded(path, data)
+
+    def _encoded(self, path: Path, data: mmap.mmap) -> int:
+        """Pictures as the pool stores them, in the file that a training keeps them in until it ends."""
+        if not self._stored or not path.parent.name.startswith(ENCODED):
+            return 0
+        from webdistill.images.encoded import INDEX, PICTURES  # torch takes a second
+
+        index = path.with_name(INDEX)
+        if path.name != PICTURES or not index.is_file():
+            return 0
+        places = np.fromfile(index, np.int64)
+        if len(places) % 3:
+            raise UserError(f"{index} is damaged; remove its folder")
+        begins, lengths, _ = places.reshape(3, -1).tolist()
+        pieces = (data[at : at + size] for at, size in zip(begins, lengths, strict=True))
+        return sum(hashlib.sha256(piece).hexdigest() in self._stored for piece in pieces)
 
     def count(self, data: bytes | mmap.mmap) -> int:
         """Ids and sha256s anywhere in runs of hex digits, addresses, and embedded pictures."""
