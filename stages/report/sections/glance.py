@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 from stages.report.evidence import Evidence
 from stages.report.html import Child, Html, join, tag
@@ -34,8 +34,6 @@ def _tiles(evidence: Evidence) -> Html:
     if evidence.params["distill"]["method"] in POOL_FREE:
         used, note = 0, f"of the web; {evidence.params['distill']['method']} makes its own"
     margin = half_width(figures["top1"], int(figures["test_images"]))
-    times = figures.get("teacher_parameters", 0) / figures["parameters"]
-    operations = figures.get("teacher_multiply_adds", 0) / figures["multiply_adds"]
     return tag(
         "div",
         _tile(
@@ -49,20 +47,8 @@ def _tiles(evidence: Evidence) -> Html:
             percent(figures["teacher_top1"]),
             f"same class on {percent(figures['agreement'])} of images",
         ),
-        _tile(
-            "Size",
-            f"1 / {times:.1f}" if times else short(figures["parameters"]),
-            f"{short(figures['parameters'])} of {short(figures['teacher_parameters'])} parameters"
-            if times
-            else "parameters",
-        ),
-        _tile(
-            "Work per image",
-            f"1 / {operations:.1f}" if operations else short(figures["multiply_adds"]),
-            f"{short(figures['multiply_adds'])} of {short(figures['teacher_multiply_adds'])} multiply-adds"
-            if operations
-            else "multiply-adds",
-        ),
+        _smaller("Size", figures, "parameters", "parameters"),
+        _smaller("Work per image", figures, "multiply_adds", "multiply-adds"),
         _tile(
             "Images used",
             count(used),
@@ -70,6 +56,14 @@ def _tiles(evidence: Evidence) -> Html:
         ),
         class_="glance",
     )
+
+
+def _smaller(title: str, figures: Mapping[str, float], name: str, unit: str) -> Html:
+    """The student as a fraction of its teacher, alone where the teacher's figure is not known."""
+    own, other = figures[name], figures.get(f"teacher_{name}", 0)
+    if not other:
+        return _tile(title, short(own), unit)
+    return _tile(title, f"1 / {other / own:.1f}", f"{short(own)} of {short(other)} {unit}")
 
 
 def _tile(title: str, value: str, note: str, kind: str | None = None) -> Html:
