@@ -23,18 +23,21 @@ FILLER = frozenset({"cc", "creative", "commons", "license", "licence", "universa
 VERSION = re.compile(r"v?[1-4](?:\.[05])?")
 PUBLIC_DOMAIN = re.compile(r"pdm|pd(?:-.+)?|public-?domain(?:-mark)?|no-known-copyright.*")
 CC0 = re.compile(r"(?:cc-?0|cc-?zero|zero)(?:-public-domain-dedication)?|public-domain-dedication")
-SHORT = re.compile(
-    r"\s*\((cc[^()]*)\)", re.IGNORECASE
-)  # behind the name in full, in Creative Commons' own titles
+# Behind the name in full, in Creative Commons' own titles. No blanks before it: a run of them would take long.
+SHORT = re.compile(r"\((cc[^()]*)\)", re.IGNORECASE)
 
 
 @lru_cache(maxsize=65536)
 def licence_code(text: str, url: str = "") -> str:
     """ "" when neither says anything. The text counts; the address only where the text states none."""
-    if (short := SHORT.search(text)) and licence_code(
-        text.replace(short[0], "", 1)
-    ) == licence_code(short[1]):
-        return licence_code(short[1])
+    if short := SHORT.search(text):
+        code = _code(short[1], "")
+        if code == _code(text.replace(short[0], " ", 1), ""):
+            return code
+    return _code(text, url)
+
+
+def _code(text: str, url: str) -> str:
     words = re.split(r"[^\w.+©®]+|_", _joined(text))
     slug = "-".join(filter(None, words)).rstrip(".")
     if "creativecommons-org" in slug.replace(".", "-") or "://" in text:

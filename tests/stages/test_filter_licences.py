@@ -80,3 +80,8 @@ def test_attribution_alone_is_cc_by_only_where_the_address_says_so() -> None:
         == licence_code("Attribution", "https://a.example")
         == "attribution"
     )
+
+
+def test_no_text_in_brackets_makes_it_slow_or_deep() -> None:
+    for text in ("(cc)" * 5000, "(cc" * 5000 + ")" * 5000, " " * 50_000 + "(cc"):
+        assert isinstance(licence_code(text), str)
