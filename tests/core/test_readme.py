@@ -13,7 +13,8 @@ import pytest
 from tests.docs.pages import PAGES, ROOT, commands
 
 QUICKSTART, CHANNELS = "2026-11-29-quickstart", "2026-11-29-quickstart-channels"
-NOW = "2026-11-30-quickstart-avx512"
+NOW, AMX = "2026-11-30-quickstart-avx512", "2026-11-30-quickstart-amx"
+STAGES, MEMORY = r"the ten stages took (\d+) s", r'"peak_memory_mib": ([\d.]+)'
 CUT = "2026-11-30-real-task-seeds"
 MADE = "2026-11-30-generators-seeds"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
@@ -109,29 +110,13 @@ FIGURES = [
         r"\| mean \|[^|]*\| [\d.]+ ± ([\d.]+)",
         "1",
     ),
-    (r"pipeline on (\d+) cores", QUICKSTART, "record.json", r'"cores": (\d+)', "1"),
-    (r"candidates \| (\d+) minutes", QUICKSTART, "record.json", r'"seconds": ([\d.]+)', "1/60"),
-    (
-        r"version; ([\d,]+) MiB in its",
-        QUICKSTART,
-        "record.json",
-        r'"peak_memory_mib": ([\d.]+)',
-        "1",
-    ),
-    (
-        r"in float32 on a processor with AVX512 \| (\d+) minutes",
-        NOW,
-        "record.json",
-        r'"seconds": ([\d.]+)',
-        "1/60",
-    ),
-    (
-        r"AVX512 \| \d+ minutes, ([\d,]+) MiB",
-        NOW,
-        "record.json",
-        r'"peak_memory_mib": ([\d.]+)',
-        "1",
-    ),
+    (r"pipeline on (\d+) cores", AMX, "record.json", r'"cores": (\d+)', "1"),
+    (r"candidates \| ([\d.]+) minutes", AMX, "README.md", STAGES, "1/60"),
+    (r"with AMX, ([\d.]+) from", AMX, "record.json", r'"seconds": ([\d.]+)', "1/60"),
+    (r"included; ([\d,]+) MiB in its", AMX, "record.json", MEMORY, "1"),
+    (r"with AVX512 \| ([\d.]+) and", NOW, "README.md", STAGES, "1/60"),
+    (r"AVX512 \| [\d.]+ and ([\d.]+) m", NOW, "record.json", r'"seconds": ([\d.]+)', "1/60"),
+    (r"AVX512 \| .{,40} minutes, ([\d,]+) MiB", NOW, "record.json", MEMORY, "1"),
     (
         r"\| (\d+) of \d+ found",
         QUICKSTART,
