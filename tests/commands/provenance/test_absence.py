@@ -81,6 +81,16 @@ def test_a_local_image_is_found_by_the_path_that_leads_to_it(build: Build, ask: 
         assert "no candidate matches" not in shown
 
 
+@pytest.mark.parametrize("name", ["my photos/a cat.jpg", '"my photos/a cat.jpg"'])
+def test_a_path_with_blanks_needs_no_quotes_but_the_shells(
+    build: Build, ask: Any, name: str
+) -> None:
+    world = build()
+    known = {"url": "a cat.jpg", "file": "my photos", "id": world.ids["f"]}
+    world.append("fetch/ledger.parquet", **{"landing_page": "", **known})
+    assert json.loads(ask(name, "--json")[1])["images"] == 1
+
+
 def test_an_image_that_no_file_names_is_absent_everywhere_with_a_warning(
     build: Build, ask: Any
 ) -> None:
@@ -195,7 +205,8 @@ def test_a_host_means_every_image_that_one_of_its_addresses_brought(
 @pytest.mark.parametrize(
     "entry",
     ["{a}", "id:{a}", "{digest}", "https://a.example.org/1.jpg", "http://a.example.org/1.jpg", "cat/9.jpg",
-     "host:b.example.net", "*.example.org", "https://page.example.com/10", "A.example.org/1.jpg", "./photos/cat/9.jpg"],
+     "host:b.example.net", "*.example.org", "https://page.example.com/10", "A.example.org/1.jpg", "./photos/cat/9.jpg",
+     '"photos/cat/9.jpg"'],
 )  # fmt: skip
 def test_a_proof_means_the_same_images_as_takedown_txt(
     build: Build, ask: Any, tmp_path: Path, entry: str
@@ -232,7 +243,8 @@ def test_an_address_and_the_sha256_mean_all_copies(build: Build, ask: Any) -> No
         ("host:a/b", "no host name"),
         ("*.", "no host name"),
         ("", "is no entry"),
-        ("a.jpg b.jpg", "more than one word"),
+        ("a.jpg b.jpg", "is no entry"),
+        ("https://a.example/1.jpg https://a.example/2.jpg", "more than one address"),
     ],
 )
 def test_what_is_no_full_name_is_refused(build: Build, ask: Any, name: str, problem: str) -> None:
