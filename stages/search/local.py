@@ -78,7 +78,7 @@ def open_local(path: Path, name: str, columns: Mapping[str, str], keywords: Keyw
         return Local([_part(path, Path(name).as_posix(), columns)], {})
     files, left_out = _walk(path)
     names = [inner for inner in files if _kind(inner) == "list" and not _beside(inner, path)]
-    left_out["tables beside tars or folders"] = sum(_kind(f) == "list" for f in files) - len(names)
+    left_out["table beside tars or folders"] = sum(_kind(f) == "list" for f in files) - len(names)
     names += [inner for inner in files if _kind(inner) == "tar"]
     parts = [_part(path / inner, Path(name, inner).as_posix(), columns) for inner in names]
     if images := [inner for inner in files if _kind(inner) == "image"]:
@@ -117,23 +117,23 @@ def _walk(root: Path) -> tuple[list[str], dict[str, int]]:
     """Paths within the folder of all files that we know, sorted; hidden ones and links to folders are passed by."""
     found: list[str] = []
     left_out = {
-        "files of other kinds": 0,
-        "files with names that are no text": 0,
-        "links to folders": 0,
+        "file of another kind": 0,
+        "file with a name that is no text": 0,
+        "link to folders": 0,
     }
     for folder, inner, names in os.walk(root, followlinks=False):
-        left_out["links to folders"] += sum(Path(folder, name).is_symlink() for name in inner)
+        left_out["link to folders"] += sum(Path(folder, name).is_symlink() for name in inner)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in names:
             path = Path(folder, name).relative_to(root).as_posix()
             if name.startswith("."):
                 continue
             if not _is_text(path):
-                left_out["files with names that are no text"] += 1
+                left_out["file with a name that is no text"] += 1
             elif _is_source(Path(folder, name)):
                 found.append(path)
             else:
-                left_out["files of other kinds"] += not name.lower().endswith((".json", ".txt"))
+                left_out["file of another kind"] += not name.lower().endswith((".json", ".txt"))
     return sorted(found), left_out
 
 

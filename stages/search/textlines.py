@@ -24,6 +24,7 @@ from typing import Any, TypedDict
 import pyarrow as pa
 
 from stages.search.cells import WEB
+from webdistill.harness.wording import plural
 
 LONGEST = 1 << 22  # characters of a record
 MOST_LINES = 1000  # of a record: a quote that is open for longer was never meant to be closed
@@ -62,9 +63,11 @@ class Lost:
     def told(self, name: str) -> Iterator[str]:
         """What to say of the list `name`."""
         if self.count:
-            yield f"{self.count:,} rows of {name} left out, which are not as its first: {self.where()}"
+            which = "which is" if self.count == 1 else "which are"
+            yield f"{plural(self.count, f'row of {name}')} left out, {which} not as its first: {self.where()}"
         if self.western:
-            yield f"{self.western:,} lines of {name} are no UTF-8 and were read as Windows-1252"
+            are = "is no UTF-8 and was" if self.western == 1 else "are no UTF-8 and were"
+            yield f"{plural(self.western, f'line of {name}')} {are} read as Windows-1252"
 
 
 class Dialect(TypedDict):

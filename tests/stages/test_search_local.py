@@ -196,7 +196,7 @@ def test_a_folder_with_everything(tmp_path: Path) -> None:
         "data/x/b.csv", "data/x/cat/a.parquet", "data/x/z.tar", "data/x",
     ]  # fmt: skip
     assert local.left_out == {
-        "files of other kinds": 2, "files with names that are no text": 1, "links to folders": 1,
+        "file of another kind": 2, "file with a name that is no text": 1, "link to folders": 1,
     }  # fmt: skip
     result = collect(local.rows(), WORDS)
     assert [(r["source"], r["file"], r["url"]) for r in result.table.to_pylist()] == [
@@ -233,7 +233,7 @@ def test_tables_beside_tars_and_folders_of_img2dataset_are_not_lists(
     assert [part.name for part in local.parts] == [
         "data/x/00001.csv", "data/x/00002.parquet", "data/x/00003.parquet", "data/x/00000.tar", "data/x",
     ]  # fmt: skip
-    assert local.left_out == {"tables beside tars or folders": 2}
+    assert local.left_out == {"table beside tars or folders": 2}
 
 
 def test_the_same_file_by_two_spellings_is_one(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from webdistill.commands.ranking import ranking
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, sha256_file
 from webdistill.harness import spool
+from webdistill.harness.wording import plural
 
 SPEED = Path(".work/evaluate/speed.json")  # of this machine
 KINDS = {"teacher": "teacher", "torch": "student", "onnx": "ONNX", "int8": "int8"}
@@ -109,7 +110,7 @@ def _deployed(root: Path, measured: Mapping[str, float]) -> Iterator[str]:
             if (key := f"latency_{name}_b1_ms") in times
         )
         threads = times["threads"]
-        yield f"speed    ms an image, CPU, {threads} thread{'s' * (threads > 1)}: {found}"
+        yield f"speed    ms an image, CPU, {plural(threads, 'thread')}: {found}"
 
 
 def shown(root: Path, name: str | None) -> str:
