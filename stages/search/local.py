@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,8 @@ from stages.search.tars import tar_rows
 from stages.search.textlines import Lost
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
+
+TEXT = "text (.json, .txt) beside no image, and no list of addresses (a JSON list is called .jsonl)"
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,10 @@ def _beside(inner: str, root: Path) -> bool:
 def _walk(root: Path) -> tuple[list[str], dict[str, int]]:
     """Paths within the folder of all files that we know, sorted; hidden ones and links to folders are passed by."""
     found: list[str] = []
+    texts: list[str] = []
     left_out = {
         "file of another kind": 0,
+        TEXT: 0,
         "file with a name that is no text": 0,
         "link to folders": 0,
     }
@@ -132,9 +136,24 @@ def _walk(root: Path) -> tuple[list[str], dict[str, int]]:
                 left_out["file with a name that is no text"] += 1
             elif _is_source(Path(folder, name)):
                 found.append(path)
+            elif name.lower().endswith((".json", ".txt")):
+                texts.append(path)
             else:
-                left_out["file of another kind"] += not name.lower().endswith((".json", ".txt"))
+                left_out["file of another kind"] += 1
+    left_out[TEXT] = _alone(texts, found)
     return sorted(found), left_out
+
+
+def _alone(texts: Sequence[str], found: Sequence[str]) -> int:
+    """How many texts say nothing of any image; what img2dataset counted says nothing of one either, and is known."""
+    images = {_stem(inner) for inner in found if _kind(inner) == "image"}
+    told = (_stem(one) in images and one.endswith((".json", ".txt")) for one in texts)
+    counted = (one.endswith("_stats.json") for one in texts)
+    return sum(not (a or b) for a, b in zip(told, counted, strict=True))
+
+
+def _stem(inner: str) -> str:
+    return Path(inner).with_suffix("").as_posix()
 
 
 def _is_source(path: Path) -> bool:

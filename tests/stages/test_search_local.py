@@ -16,7 +16,7 @@ from stages.search.candidates import Candidates, collect
 from stages.search.folders import without_class
 from stages.search.found import Found
 from stages.search.keywords import Keywords
-from stages.search.local import Local, open_local
+from stages.search.local import TEXT, Local, open_local
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
 
@@ -175,11 +175,20 @@ def test_links_and_pipes_in_a_folder_are_not_read(tmp_path: Path) -> None:
     touch(tmp_path, "x/1.jpg", "x/2.jpg")
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "x" / "1.txt").symlink_to(tmp_path / "secret")
-    for name in ("2.txt", "3.csv", "4.tar"):
+    for name in ("2.txt", "3.csv", "4.tar", "manifest.json"):
         os.mkfifo(tmp_path / "x" / name)
+    assert read(tmp_path / "x").left_out == {"file of another kind": 2, TEXT: 1}
     table = found(tmp_path / "x").table
     assert table["url"].to_pylist() == ["1.jpg", "2.jpg"]
     assert set(table["caption"].to_pylist()) == {""}
+
+
+def test_texts_that_say_nothing_of_an_image_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "cat/2.JPG")
+    for name in ("cat/1.json", "cat/2.txt", "cat/manifest.json", "redcaps.json", "note.txt"):
+        (tmp_path / name).write_text('{"url": "http://a.example/1"}')
+    (tmp_path / "b.txt").write_text("http://a.example/1\n")
+    assert read(tmp_path).left_out == {TEXT: 3}
 
 
 def test_a_folder_with_everything(tmp_path: Path) -> None:
