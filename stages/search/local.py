@@ -15,7 +15,7 @@ from stages.search.folders import folder_rows
 from stages.search.found import Found
 from stages.search.keywords import Keywords
 from stages.search.layout import is_list
-from stages.search.lists import ENDINGS, ending, image_column, list_rows
+from stages.search.lists import ENDINGS, JSON_LINES, ending, image_column, list_rows
 from stages.search.sidecars import IMAGES
 from stages.search.tars import tar_rows
 from stages.search.textlines import Lost
@@ -73,6 +73,10 @@ def open_local(path: Path, name: str, columns: Mapping[str, str], keywords: Keyw
     """
     if not path.is_dir():
         if not ending(path.name) and path.suffix.lower() != ".tar":
+            if (
+                path.suffix.lower() == ".json"
+            ):  # beside an image it is about this image, so the name must tell
+                raise UserError(f"search.local: {path} is no list by its name; {JSON_LINES}")
             raise UserError(
                 f"search.local: expected a list ({', '.join(ENDINGS)}; text also as .gz, .bz2, .xz or .zst), a .tar or "
                 f"a folder with such files or images, found {path}"
