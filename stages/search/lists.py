@@ -32,7 +32,7 @@ ROWS = 1 << 13  # rows of addresses in memory at a time,
 PICTURES = 1 << 2  # or of images
 BUFFER = 1 << 20  # bytes of a Parquet list read ahead
 Rows = Iterator[Row]
-JSON_LINES = "JSON must be one object a line, as `jq -c '.[]' a.json > a.jsonl` writes an array ('.annotations[]' for RedCaps)"
+JSON_LINES = "JSON must be one object a line, as `jq -c '.[]' a.json > a.jsonl` writes it (RedCaps: '.annotations[]')"
 
 
 def ending(name: str) -> str:

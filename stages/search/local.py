@@ -68,8 +68,8 @@ class Local:
 def open_local(path: Path, name: str, columns: Mapping[str, str], keywords: Keywords) -> Local:
     """What search.local (`name`, which lies at `path`) holds; its rows are read later.
 
-    Lists come before tars and tars before images: of two rows with one address the first is taken, and lists tell
-    most of it. Raises UserError when `path` is none of the three.
+    Lists come before tars and tars before images: of two rows with one address the first goes before the second, and
+    lists tell most. Raises UserError when `path` is none of the three.
     """
     if not path.is_dir():
         if not ending(path.name) and path.suffix.lower() != ".tar":
