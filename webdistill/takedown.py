@@ -46,6 +46,7 @@ SITE = re.compile(
 SECOND = re.compile(r"\shttps?://", re.IGNORECASE)
 DIGITS = {"id": 32, "sha256": 64}
 FIX = "write sha256:<64 hex digits>, id:<32 hex digits>, an address, host:example.org or *.example.org"
+PLACES = ("url", "landing_page", "file", "origin")  # of the ledger, as `lines` takes them
 BLANKS = "more than one word; an address or path with blanks stands in double quotes"
 
 
@@ -59,16 +60,18 @@ class Takedown:
     host: Mapping[str, int]
     below: Mapping[str, int]  # this host and all below it
 
-    def by_candidate(self, url: str, page: str, file: str) -> int:
+    def by_candidate(self, url: str, page: str, file: str, origin: str = "") -> int:
         """Line of the first entry that means this candidate, by its address or its page's; 0 if none does."""
-        return min(self.lines(url, page, file), default=0)
+        return min(self.lines(url, page, file, origin), default=0)
 
-    def lines(self, url: str, page: str, file: str) -> Iterator[int]:
+    def lines(self, url: str, page: str, file: str, origin: str = "") -> Iterator[int]:
         """Of all entries that mean a candidate of the list, folder or tar `file`.
 
-        A local one is also known by its whole path; lists have pages without a scheme.
+        A local one is also known by its whole path, and by the address that it was downloaded from (`origin`); lists
+        have pages without a scheme.
         """
         yield from self._lines(url)
+        yield from self._lines(origin)
         if file and url and "://" not in url:
             yield from self._lines(f"{file}/{url}")
         yield from self._lines(page if not page or ON_WEB.match(page) else f"//{page}")
@@ -108,7 +111,7 @@ def read_takedown(path: Path) -> Takedown:
 
 
 def taken_down(takedown: Takedown, ledger: pa.Table) -> dict[str, int]:
-    """id -> line of takedown.txt that means it. `ledger`: columns id, sha256, url, landing_page, file.
+    """id -> line of takedown.txt that means it. `ledger`: columns id, sha256, url, landing_page, file, origin.
 
     The ids that takedown.txt itself names are among them, whatever the ledger says.
     """
@@ -132,9 +135,9 @@ def look_up(takedown: Takedown, ledger: pa.Table) -> tuple[dict[str, int], list[
             for line in _known(takedown.sha256, digest):
                 add(name, line)
     if takedown.address or takedown.host or takedown.below:
-        columns = (ledger[name].to_pylist() for name in ("url", "landing_page", "file"))
-        for name, url, page, file in zip(ids, *columns, strict=True):
-            for line in takedown.lines(url, page, file):
+        columns = (ledger[name].to_pylist() for name in PLACES)
+        for name, *places in zip(ids, *columns, strict=True):
+            for line in takedown.lines(*places):
                 add(name, line)
     entries = (takedown.id, takedown.sha256, takedown.address, takedown.host, takedown.below)
     return found, sorted({line for each in entries for line in each.values()} - met)

@@ -19,7 +19,7 @@ from webdistill.web.normalise import SCHEME, normalise_url, sameness, strip_secr
 
 ADDRESS = re.compile(r"https?://[^\s<>\"']+", re.IGNORECASE)
 FILLED = (  # each alone, or several that are one statement
-    ("query",), ("caption",), ("licence", "licence_url"), ("creator",), ("landing_page",), ("opt_out",),
+    ("query",), ("caption",), ("licence", "licence_url"), ("creator",), ("landing_page",), ("origin",), ("opt_out",),
     *((name,) for name in SCORES),
 )  # fmt: skip
 CREDITED = ("licence", "licence_url", "creator")
@@ -61,6 +61,7 @@ def _tidy(one: Found, keywords: Keywords) -> Found:
         creator=_without_secrets(one.creator),
         landing_page=_without_secrets(strip_secrets(web_address(one.landing_page))),
         attribution=_without_secrets(one.attribution),
+        origin=normalise_url(one.origin) if one.origin else "",
         opt_out="" if one.opt_out.lower() in NO_OPT_OUT else _without_secrets(one.opt_out),
     )
 

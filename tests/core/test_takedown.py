@@ -21,8 +21,9 @@ def read(tmp_path: Path, *lines: str) -> object:
 
 
 def ledger(*rows: tuple[str, str, str, str]) -> pa.Table:
-    columns = [*zip(*rows, strict=True), ["walk/list.csv"] * len(rows)]
-    names = ("id", "sha256", "url", "landing_page", "file")
+    origins = ["https://from.example/7.jpg" if row[2] == "photos/cat.jpg" else "" for row in rows]
+    columns = [*zip(*rows, strict=True), ["walk/list.csv"] * len(rows), origins]
+    names = ("id", "sha256", "url", "landing_page", "file", "origin")
     return pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
 
 
@@ -58,6 +59,8 @@ ROWS = ledger(
         ("photos/cat.jpg", "d"),
         ("walk/list.csv/photos/cat.jpg", "d"),  # as `why` finds it, too
         ("elsewhere/photos/cat.jpg", ""),
+        ("http://from.example/7.jpg?utm_source=a", "d"),  # which it was downloaded from
+        ("*.example", "de"),
         ("host:example.org", "ab"),  # one by its page, one in spite of its port
         ("host:img.example.org", "a"),
         ("host:EXAMPLE.org.", "ab"),

@@ -171,6 +171,22 @@ def test_sidecars_beside_files(tmp_path: Path) -> None:
     assert (first["query"], second["query"]) == ("cat", "automobile")
 
 
+def test_the_image_address_beside_a_file_is_kept_with_the_page(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    page = "http://a.example/page"
+    (tmp_path / "1.json").write_text(
+        json.dumps({"url": "HTTP://me:pw@A.example/1.jpg#x", "landing_page": page})
+    )
+    (tmp_path / "2.json").write_text(json.dumps({"image_url": "//a.example/2.jpg"}))
+    (tmp_path / "3.json").write_text(json.dumps({"file": "raw/3.jpg"}))
+    rows = found(tmp_path).table.to_pylist()
+    assert [(row["url"], row["origin"], row["landing_page"]) for row in rows] == [
+        ("1.jpg", "http://a.example/1.jpg", page),
+        ("2.jpg", "http://a.example/2.jpg", "http://a.example/2.jpg"),
+        ("3.jpg", "", "raw/3.jpg"),
+    ]
+
+
 def test_links_and_pipes_in_a_folder_are_not_read(tmp_path: Path) -> None:
     touch(tmp_path, "x/1.jpg", "x/2.jpg")
     (tmp_path / "secret").write_text("secret")

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -89,6 +90,22 @@ def test_a_path_with_blanks_needs_no_quotes_but_the_shells(
     known = {"url": "a cat.jpg", "file": "my photos", "id": world.ids["f"]}
     world.append("fetch/ledger.parquet", **{"landing_page": "", **known})
     assert json.loads(ask(name, "--json")[1])["images"] == 1
+
+
+@pytest.mark.parametrize("program", ["why", "prove-absent"])
+def test_a_local_image_is_found_by_the_address_it_was_downloaded_from(
+    build: Build, say: Any, program: str
+) -> None:
+    world = build()
+    for path in ("search/candidates.parquet", "fetch/ledger.parquet"):
+        table = pq.read_table(world.data / path)
+        where = [url == "cat/9.jpg" for url in table["url"].to_pylist()]
+        origin = pa.array(["https://from.example/9.jpg" if one else "" for one in where])
+        at = table.column_names.index("origin")
+        pq.write_table(table.set_column(at, "origin", origin), world.data / path)
+    code, shown, _ = say(program, "http://from.example/9.jpg")
+    assert code == 0
+    assert world.ids["f"][:8] in shown or "1 image, 2 addresses" in shown
 
 
 def test_an_image_that_no_file_names_is_absent_everywhere_with_a_warning(

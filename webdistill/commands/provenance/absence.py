@@ -87,7 +87,7 @@ def look_up(data: Path, target: Target) -> tuple[Needles, int]:
 
     Any candidate with the same pixels counts, whatever its address: it is the same image.
     """
-    wanted = ["id", "sha256", "url"]
+    wanted = ["id", "sha256", "url", "origin"]
     rows: list[Row] = []
     for path in (data / LEDGER, data / CANDIDATES):
         if path.is_file():
@@ -97,7 +97,7 @@ def look_up(data: Path, target: Target) -> tuple[Needles, int]:
         rows += [row for _, row in find(data / LEDGER, ["id"], equal("id", ids), wanted)]
     pool = sorted((data / POOL).glob("*.parquet"))
     stored = frozenset(stored_digests(pool, ids)) if ids else frozenset()
-    urls = _filled(rows, "url")
+    urls = _filled(rows, "url") | _filled(rows, "origin")
     sha256s = _filled(rows, "sha256") | target.sha256s
     return Needles(ids, sha256s, urls | target.urls, stored), len(urls)
 

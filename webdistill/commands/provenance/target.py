@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from webdistill.commands.provenance.rows import Hit, among
 from webdistill.core.errors import UserError
-from webdistill.takedown import FIX, Takedown, parse_entry, unquoted
+from webdistill.takedown import FIX, PLACES, Takedown, parse_entry, unquoted
 from webdistill.web.normalise import normalise_url
 
 SCHEMES = ("", "http://", "https://")
-KEYS = ("id", "sha256", "url", "landing_page", "file")
+KEYS = ("id", "sha256", *PLACES)
 
 
 @dataclass(frozen=True)
