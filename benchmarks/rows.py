@@ -114,6 +114,7 @@ def _ledger(data: Path, rows: int, pool: int) -> None:
         "licence_url": [url for _, url in licence],
         "creator": [f"Creator {n % 20_000}" for n in numbers],
         "landing_page": [f"https://www.example.org/photos/{n % 20_000}/{n:011d}" for n in numbers],
+        "origin": [""] * rows,
         "attribution": [""] * rows,
         "opt_out": [""] * rows,
         "robots": ["allowed"] * rows,

@@ -6,6 +6,8 @@
                               without tracking parameters (utm_source, ...), in any escapes
     photos/cat.jpg            for local images: the path as in the ledger, with at least one /; also with the folder,
                               tar or list that it came from before it, as in the ledger's column `file`
+    "my photos/a cat.jpg"     in double quotes an address or path may have blanks, also before a #; a quote in it is
+                              written twice
     host:example.org          everything from that host alone
     *.example.org             everything from example.org and every host below it
     # ...                     a comment, also at the end of a line
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COMMENT = re.compile(r"(?:^|\s)#.*")
+QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?:(?<=\s)#.*)?')
 HEX = re.compile(r"[0-9a-f]+")
 HOST = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -40,8 +43,11 @@ ON_WEB = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 SITE = re.compile(
     r"(?:[\w-]+\.)+[^\W\d]{2,}\.?/", re.IGNORECASE
 )  # a host, as people copy it without its scheme
+SECOND = re.compile(r"\shttps?://", re.IGNORECASE)
 DIGITS = {"id": 32, "sha256": 64}
 FIX = "write sha256:<64 hex digits>, id:<32 hex digits>, an address, host:example.org or *.example.org"
+PLACES = ("url", "landing_page", "file", "origin")  # of the ledger, as `lines` takes them
+BLANKS = "more than one word; an address or path with blanks stands in double quotes"
 
 
 @dataclass(frozen=True)
@@ -54,16 +60,18 @@ class Takedown:
     host: Mapping[str, int]
     below: Mapping[str, int]  # this host and all below it
 
-    def by_candidate(self, url: str, page: str, file: str) -> int:
+    def by_candidate(self, url: str, page: str, file: str, origin: str = "") -> int:
         """Line of the first entry that means this candidate, by its address or its page's; 0 if none does."""
-        return min(self.lines(url, page, file), default=0)
+        return min(self.lines(url, page, file, origin), default=0)
 
-    def lines(self, url: str, page: str, file: str) -> Iterator[int]:
+    def lines(self, url: str, page: str, file: str, origin: str = "") -> Iterator[int]:
         """Of all entries that mean a candidate of the list, folder or tar `file`.
 
-        A local one is also known by its whole path; lists have pages without a scheme.
+        A local one is also known by its whole path, and by the address that it was downloaded from (`origin`); lists
+        have pages without a scheme.
         """
         yield from self._lines(url)
+        yield from self._lines(origin)
         if file and url and "://" not in url:
             yield from self._lines(f"{file}/{url}")
         yield from self._lines(page if not page or ON_WEB.match(page) else f"//{page}")
@@ -90,19 +98,20 @@ def read_takedown(path: Path) -> Takedown:
         name: {} for name in ("id", "sha256", "address", "host", "below")
     }
     for number, line in enumerate(text.splitlines(), 1):
-        entry = COMMENT.sub("", line).strip()
-        if entry:
-            try:
-                kind, values = parse_entry(entry)
-            except ValueError as error:
-                raise UserError(f"{path} line {number}: {error}; {FIX}") from None
-            for value in values:
-                found[kind].setdefault(value, number)
+        try:
+            entry = _entry(line)
+            if not entry:
+                continue
+            kind, values = parse_entry(entry)
+        except ValueError as error:
+            raise UserError(f"{path} line {number}: {error}; {FIX}") from None
+        for value in values:
+            found[kind].setdefault(value, number)
     return Takedown(**found)
 
 
 def taken_down(takedown: Takedown, ledger: pa.Table) -> dict[str, int]:
-    """id -> line of takedown.txt that means it. `ledger`: columns id, sha256, url, landing_page, file.
+    """id -> line of takedown.txt that means it. `ledger`: columns id, sha256, url, landing_page, file, origin.
 
     The ids that takedown.txt itself names are among them, whatever the ledger says.
     """
@@ -126,18 +135,41 @@ def look_up(takedown: Takedown, ledger: pa.Table) -> tuple[dict[str, int], list[
             for line in _known(takedown.sha256, digest):
                 add(name, line)
     if takedown.address or takedown.host or takedown.below:
-        columns = (ledger[name].to_pylist() for name in ("url", "landing_page", "file"))
-        for name, url, page, file in zip(ids, *columns, strict=True):
-            for line in takedown.lines(url, page, file):
+        columns = (ledger[name].to_pylist() for name in PLACES)
+        for name, *places in zip(ids, *columns, strict=True):
+            for line in takedown.lines(*places):
                 add(name, line)
     entries = (takedown.id, takedown.sha256, takedown.address, takedown.host, takedown.below)
     return found, sorted({line for each in entries for line in each.values()} - met)
 
 
+def unquoted(text: str) -> str:
+    """The entry in a line that has it in double quotes; any other line as it is."""
+    quoted = QUOTED.fullmatch(text)
+    return (quoted[1].replace('""', '"') if quoted else text).strip()
+
+
+def _entry(line: str) -> str:
+    """Without quotes or comment. Raises ValueError for blanks outside of quotes, which may be two entries."""
+    if QUOTED.fullmatch(line):
+        return unquoted(line)
+    entry = COMMENT.sub("", line).strip()
+    if _has_blanks(entry):
+        raise ValueError(BLANKS)
+    return entry
+
+
+def _has_blanks(text: str) -> bool:
+    return any(character.isspace() for character in text)
+
+
 def parse_entry(entry: str) -> tuple[str, tuple[str, ...]]:
-    """-> (kind, values: several for an address that may be a path). Raises ValueError with what is wrong."""
-    if any(character.isspace() for character in entry):
-        raise ValueError("more than one word")
+    """-> (kind, values: several for an address that may be a path). Raises ValueError with what is wrong.
+
+    `entry`: without quotes around it.
+    """
+    if SECOND.search(entry):
+        raise ValueError("more than one address")
     scheme = SCHEME.match(entry)
     kind = scheme[1].lower() if scheme else ""
     rest = entry[len(kind) + 1 :] if kind in (*DIGITS, "host") else entry
@@ -151,7 +183,7 @@ def parse_entry(entry: str) -> tuple[str, tuple[str, ...]]:
             raise ValueError(f"{len(digits)} characters are neither an id nor a sha256 in hex")
         return wanted, (digits,)
     if kind in ("http", "https"):
-        if not _host(entry):
+        if not _host(entry) or _has_blanks(_host(entry)):
             raise ValueError("an address without a host")
     elif kind or "/" not in entry:
         raise ValueError(f"{entry!r} is no entry")

@@ -15,6 +15,7 @@ def main(stage: Stage) -> None:
     from stages.fetch.crawl import Crawl
     from stages.fetch.ledger import Ledger, NothingCameError
     from webdistill.core.files import remove
+    from webdistill.harness.wording import plural
     from webdistill.images.pool import write_pool
 
     candidates = read_candidates(stage.input("data/search/candidates.parquet"), stage.input)
@@ -39,7 +40,7 @@ def main(stage: Stage) -> None:
     report(stage, ledger)
     stage.when_published(crawl.clean)
     stage.when_published(lambda: sharing.forget(stage))
-    stage.log(f"{stored:,} images in the pool from {len(candidates):,} candidates")
+    stage.log(f"{plural(stored, 'image')} in the pool from {plural(len(candidates), 'candidate')}")
 
 
 def ask(stage: Stage, crawl: Crawl, candidates: int) -> None:
@@ -64,6 +65,7 @@ def report(stage: Stage, ledger: Ledger) -> None:
     """The outputs that say what became of each candidate."""
     from stages.fetch.summary import failures, table, write_failures
     from webdistill.core.files import write_table
+    from webdistill.harness.wording import plural
     from webdistill.web.intranet import VARIABLE
 
     with stage.output("ledger.parquet") as path:
@@ -75,7 +77,9 @@ def report(stage: Stage, ledger: Ledger) -> None:
     for line in table(failed):
         stage.log(line)
     if own := ledger.own:
-        stage.log(f"{own:,} images came from hosts of the own network, which {VARIABLE} allows")
+        stage.log(
+            f"{plural(own, 'image')} came from hosts of the own network, which {VARIABLE} allows"
+        )
 
 
 if __name__ == "__main__":

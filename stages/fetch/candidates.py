@@ -15,7 +15,7 @@ from webdistill.core.files import read_table, sha256_file
 
 COLUMNS = (
     "url", "source", "file", "row", "provider", "query", "caption", "licence", "licence_url", "creator",
-    "landing_page", "attribution", "opt_out", "sha256", "md5",
+    "landing_page", "attribution", "opt_out", "sha256", "md5", "origin",
 )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("licence_url", pa.string()),
         ("creator", pa.string()),
         ("landing_page", pa.string()),
+        ("origin", pa.string()),
         ("attribution", pa.string()),
         ("opt_out", pa.string()),
         ("robots", pa.string()),

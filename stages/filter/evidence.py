@@ -24,7 +24,7 @@ from webdistill.images.hashes import Bytes
 from webdistill.images.pool import load_images
 from webdistill.takedown import Takedown, look_up, read_takedown
 
-ADDRESSES = ("url", "landing_page", "file")
+ADDRESSES = ("url", "landing_page", "file", "origin")
 
 
 @dataclass(frozen=True)

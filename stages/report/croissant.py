@@ -53,6 +53,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {  # column of the ledger -> its type a
     "licence_url": ("sc:Text", "of that licence, as the source states it"),
     "creator": ("sc:Text", "of the picture, as the source states it"),
     "landing_page": ("sc:Text", "page the picture belongs to"),
+    "origin": ("sc:Text", "address that a local file was downloaded from, as the file beside it states"),
     "attribution": ("sc:Text", "attribution that the source requires"),
     "opt_out": ("sc:Text", "the owner's objection that was found, if any"),
     "robots": ("sc:Text", "verdict of the host's robots.txt"),

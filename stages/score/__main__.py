@@ -17,6 +17,7 @@ def main(stage: Stage) -> None:
     from webdistill.core.files import read_table
     from webdistill.engine import machine, running
     from webdistill.engine.jobs import Job, Task
+    from webdistill.harness.wording import plural
     from webdistill.models.checkpoint import load_network
 
     task, settings = stage.task, stage.params
@@ -64,7 +65,9 @@ def main(stage: Stage) -> None:
             shutil.copyfile(target, folder / shard.name)
     stage.metrics(figures.metrics())
     stage.when_published(lambda: shutil.rmtree(work))  # the output holds the same files
-    stage.log(f"teacher {card.architecture} has scored {images:,} images in {len(pool)} shards")
+    stage.log(
+        f"teacher {card.architecture} has scored {plural(images, 'image')} in {plural(len(pool), 'shard')}"
+    )
 
 
 if __name__ == "__main__":

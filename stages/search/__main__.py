@@ -12,6 +12,7 @@ def main(stage: Stage) -> None:
     from stages.search.local import open_local
     from stages.search.providers import chosen
     from webdistill.core.files import remove, write_table
+    from webdistill.harness.wording import plural
 
     name, pages = stage.params.local, stage.work / "pages"
     keywords = Keywords(stage.task.classes, stage.params.keywords)
@@ -29,14 +30,16 @@ def main(stage: Stage) -> None:
     lost = local.lost()
     stage.metrics({**found.counts, "rows_unreadable": sum(one.count for one in lost.values())})
     stage.when_published(lambda: remove(pages))
-    stage.log(f"{found.table.num_rows:,} candidates from {found.counts['rows']:,} rows")
+    stage.log(
+        f"{plural(found.table.num_rows, 'candidate')} from {plural(found.counts['rows'], 'row')}"
+    )
     for one, rows in lost.items():
         for line in rows.told(one):
             stage.log(line)
     if told := without_class(found.table):
         stage.log(told)
     for reason, count in local.left_out.items():
-        stage.log(f"{count:,} {reason} in {name} left out")
+        stage.log(f"{plural(count, reason)} in {name} left out")
 
 
 def dry(stage: Stage) -> None:

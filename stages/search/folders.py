@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from stages.search.cells import WEB
 from stages.search.found import Found
 from stages.search.keywords import Keywords
 from stages.search.sidecars import MAX_BYTES, describe
@@ -22,6 +23,7 @@ def folder_rows(root: Path, name: str, files: Sequence[str], keywords: Keywords)
         sidecars = {e: _read((root / inner).with_suffix(f".{e}")) for e in ("json", "txt")}
         texts = describe(sidecars)
         address = texts.pop("url", "")  # the file's path is the candidate's
+        texts["origin"] = address if WEB.match(address) else ""
         texts["landing_page"] = texts.get("landing_page", "") or address
         texts["query"] = texts.get("query", "") or _named(Path(name, inner), keywords)
         yield Found(inner, "file", name, 0, "folder", **texts)

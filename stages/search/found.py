@@ -28,6 +28,7 @@ class Found(NamedTuple):  # a tuple, not a dataclass: made a million times, one 
     opt_out: str = ""
     sha256: str = ""  # of the bytes that the list's makers saw at the address
     md5: str = ""
+    origin: str = ""  # of a file: the address that it was downloaded from
     punsafe: float | None = None  # scores that lists bring along; None where one has none
     nsfw: float | None = None
     pwatermark: float | None = None

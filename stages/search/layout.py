@@ -7,7 +7,7 @@ import lzma
 import re
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from stages.search.textlines import NOTE, Form, Lines, Lost, cells, dialect, who
 from webdistill.core.errors import UserError
 
 SEEN = 100  # rows that are looked at
+TITLE = 5  # lines that say something and may stand above a header, as spreadsheets have them
 PART = re.compile(r"[/&=()]|\.\w{2,4}$")  # stands in the rest of an address that was cut at a comma
 OPEN = re.compile(r"\([^)]*$")  # an address that was cut within a bracket,
 VALUE = re.compile(r"=[^&]*$")  # or within a value
@@ -33,6 +34,7 @@ class Layout:
     names: Sequence[str]
     header: bool
     seen: Sequence[Sequence[str]]  # the first rows below the header
+    begin: int = 0  # lines above it
 
     def peek(self, name: str) -> list[str]:
         """The cells at the list's beginning of a column."""
@@ -40,24 +42,28 @@ class Layout:
         return [row[at] for row in self.seen]
 
 
-def look(path: Path, ending: str) -> Layout:
-    """How the list is written. Raises UserError when it has no line, and what reading a broken file raises."""
-    first = next(iter(_texts(path)), "")
+def look(path: Path, ending: str, named: Collection[str] = ()) -> Layout:
+    """How the list is written; `named`: columns that params.yaml names.
+
+    Raises UserError when it has no line, and what reading a broken file raises.
+    """
+    begin = _above(path, ending, named)
+    first = next(iter(_texts(path, begin)), "")
     if not first:
         raise UserError(f"search.local: cannot read {path}: its first line is empty")
     if first != first.encode("utf-8", "replace").decode():
         raise UserError(f"search.local: cannot read {path}: its first line is no UTF-8; convert it")
     delimiter = _delimiter(first, ending)
-    row = [cell.strip() for cell in _first_row(path, delimiter)] if delimiter else [first]
+    row = [cell.strip() for cell in _first_row(path, delimiter, begin)] if delimiter else [first]
     header = not any(map(WEB.match, row)) and (bool(delimiter) or bool(matching("url", row)))
     if not delimiter or (len(row) == 1 and header):
-        rows = _begin(path, None)
+        rows = _begin(path, None, begin)
         names = row if header else ["1"]
-        return Layout(None, names, header, rows[header:])
+        return Layout(None, names, header, rows[header:], begin)
     quotes = header or delimiter != "\t"  # lists as Google's: a quote is a quote
     if header:
         form = Form(delimiter, quotes, len(row), len(_filled(row)))
-        return Layout(form, row, True, _begin(path, form)[1:])
+        return Layout(form, row, True, _begin(path, form, begin)[1:], begin)
     width = _usual_width(path, delimiter, quotes)
     form = Form(delimiter, quotes, width, width)
     if form.width == 1:
@@ -128,27 +134,53 @@ def _delimiter(first: str, ending: str) -> str:
     return "," if ending == ".csv" or header else "\t"
 
 
-def _begin(path: Path, form: Form | None) -> list[list[str]]:
-    with Lines(path) as lines:
+def _above(path: Path, ending: str, named: Collection[str]) -> int:
+    """Lines above the header, where the first that says something is neither a header nor a row, but a later one is."""
+    told = _numbered(path, TITLE + 1)
+    for at, (number, line) in enumerate(told):
+        row = [cell.strip() for cell in _row(line, _delimiter(line, ending))]
+        if _is_header(row, named):
+            return number - 1 if at else 0
+        if any(map(WEB.match, row)) or matching("image", row) or special(row):
+            break
+    return 0
+
+
+def _row(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], **dialect(delimiter)), []) if delimiter else [line]
+
+
+def _is_header(row: Sequence[str], named: Collection[str]) -> bool:
+    return bool(matching("url", row) or not set(row).isdisjoint(named))
+
+
+def _begin(path: Path, form: Form | None, begin: int = 0) -> list[list[str]]:
+    with Lines(path, begin) as lines:
         rows = cells(lines, form, Lost()) if form else whole_lines(lines, Lost())
         return list(islice(rows, SEEN))
 
 
-def _texts(path: Path) -> list[str]:
+def _texts(path: Path, begin: int = 0) -> list[str]:
     """The first lines that say something, without comments."""
-    found: list[str] = []
-    with Lines(path) as lines:
+    return [line for _, line in _numbered(path, SEEN, begin)]
+
+
+def _numbered(path: Path, most: int, begin: int = 0) -> list[tuple[int, str]]:
+    """The same with their numbers."""
+    found: list[tuple[int, str]] = []
+    with Lines(path, begin) as lines:
         for line in lines:
+            ((number, _),) = lines.taken
             lines.mark()
             if line.strip() and not NOTE.match(line.strip()):
-                found.append(line.strip())
-            if len(found) == SEEN:
+                found.append((number, line.strip()))
+            if len(found) == most:
                 break
     return found
 
 
-def _first_row(path: Path, delimiter: str) -> list[str]:
-    with Lines(path) as lines:
+def _first_row(path: Path, delimiter: str, begin: int = 0) -> list[str]:
+    with Lines(path, begin) as lines:
         return next((row for row in csv.reader(lines, **dialect(delimiter)) if row), [])
 
 

@@ -32,6 +32,7 @@ ROWS = 1 << 13  # rows of addresses in memory at a time,
 PICTURES = 1 << 2  # or of images
 BUFFER = 1 << 20  # bytes of a Parquet list read ahead
 Rows = Iterator[Row]
+JSON_LINES = "JSON must be one object a line, as `jq -c '.[]' a.json > a.jsonl` writes it (RedCaps: '.annotations[]')"
 
 
 def ending(name: str) -> str:
@@ -97,7 +98,7 @@ def list_rows(
     ) as error:  # fmt: skip
         raise _unreadable(path, error) from None
     if lost.count and row < 0:
-        hint = "; JSON must be one object a line" if ending(name) in (".jsonl", ".ndjson") else ""
+        hint = f"; {JSON_LINES}" if ending(name) in (".jsonl", ".ndjson") else ""
         raise UserError(
             f"search.local: cannot read {path}: not one row is as its first ({lost.where()}){hint}"
         )
@@ -118,9 +119,9 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def _text(path: Path, kind: str, columns: Mapping[str, str], lost: Lost) -> Rows:
-    layout = look(path, kind)
+    layout = look(path, kind, columns.values())
     chosen = sources(path, layout, columns)
-    with Lines(path) as lines:
+    with Lines(path, layout.begin) as lines:
         rows = cells(lines, layout.form, lost) if layout.form else whole_lines(lines, lost)
         if layout.header:
             next(rows)
@@ -157,11 +158,25 @@ def _json(path: Path, columns: Mapping[str, str], lost: Lost) -> Rows:
 
     chosen = _chosen(path, present, {k: v for k, v in columns.items() if k != "image"}, peek)
     if "url" not in chosen and first:
+        if inner := next(
+            (name for name in present if name.isidentifier() and _are_rows(first[0].get(name))), ""
+        ):
+            raise UserError(
+                f"{path} has its rows within '{inner}'; write them with one a line, as by "
+                f"`jq -c '.{inner}[]' {path.name} > rows.jsonl`"
+            )
         raise no_address(path, present, peek)
     with Lines(path) as lines:
         for row in objects(lines, lost):
             yield _values(chosen, row), False
         lost.western = lines.western
+
+
+def _are_rows(value: object) -> bool:
+    """Whether a field is a list of its own, as `annotations` of RedCaps."""
+    return isinstance(value, list) and all(
+        isinstance(one, dict) and matching("url", list(one)) for one in value or [None]
+    )
 
 
 def _parquet(path: Path, columns: Mapping[str, str], image: str) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,14 @@ from stages.search.folders import folder_rows
 from stages.search.found import Found
 from stages.search.keywords import Keywords
 from stages.search.layout import is_list
-from stages.search.lists import ENDINGS, ending, image_column, list_rows
+from stages.search.lists import ENDINGS, JSON_LINES, ending, image_column, list_rows
 from stages.search.sidecars import IMAGES
 from stages.search.tars import tar_rows
 from stages.search.textlines import Lost
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
+
+TEXT = "text (.json, .txt) beside no image, and no list of addresses (a JSON list is called .jsonl)"
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,15 @@ class Local:
 def open_local(path: Path, name: str, columns: Mapping[str, str], keywords: Keywords) -> Local:
     """What search.local (`name`, which lies at `path`) holds; its rows are read later.
 
-    Lists come before tars and tars before images: of two rows with one address the first is taken, and lists tell
-    most of it. Raises UserError when `path` is none of the three.
+    Lists come before tars and tars before images: of two rows with one address the first goes before the second, and
+    lists tell most. Raises UserError when `path` is none of the three.
     """
     if not path.is_dir():
         if not ending(path.name) and path.suffix.lower() != ".tar":
+            if (
+                path.suffix.lower() == ".json"
+            ):  # beside an image it is about this image, so the name must tell
+                raise UserError(f"search.local: {path} is no list by its name; {JSON_LINES}")
             raise UserError(
                 f"search.local: expected a list ({', '.join(ENDINGS)}; text also as .gz, .bz2, .xz or .zst), a .tar or "
                 f"a folder with such files or images, found {path}"
@@ -78,7 +84,7 @@ def open_local(path: Path, name: str, columns: Mapping[str, str], keywords: Keyw
         return Local([_part(path, Path(name).as_posix(), columns)], {})
     files, left_out = _walk(path)
     names = [inner for inner in files if _kind(inner) == "list" and not _beside(inner, path)]
-    left_out["tables beside tars or folders"] = sum(_kind(f) == "list" for f in files) - len(names)
+    left_out["table beside tars or folders"] = sum(_kind(f) == "list" for f in files) - len(names)
     names += [inner for inner in files if _kind(inner) == "tar"]
     parts = [_part(path / inner, Path(name, inner).as_posix(), columns) for inner in names]
     if images := [inner for inner in files if _kind(inner) == "image"]:
@@ -116,25 +122,42 @@ def _beside(inner: str, root: Path) -> bool:
 def _walk(root: Path) -> tuple[list[str], dict[str, int]]:
     """Paths within the folder of all files that we know, sorted; hidden ones and links to folders are passed by."""
     found: list[str] = []
+    texts: list[str] = []
     left_out = {
-        "files of other kinds": 0,
-        "files with names that are no text": 0,
-        "links to folders": 0,
+        "file of another kind": 0,
+        TEXT: 0,
+        "file with a name that is no text": 0,
+        "link to folders": 0,
     }
     for folder, inner, names in os.walk(root, followlinks=False):
-        left_out["links to folders"] += sum(Path(folder, name).is_symlink() for name in inner)
+        left_out["link to folders"] += sum(Path(folder, name).is_symlink() for name in inner)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in names:
             path = Path(folder, name).relative_to(root).as_posix()
             if name.startswith("."):
                 continue
             if not _is_text(path):
-                left_out["files with names that are no text"] += 1
+                left_out["file with a name that is no text"] += 1
             elif _is_source(Path(folder, name)):
                 found.append(path)
+            elif name.lower().endswith((".json", ".txt")):
+                texts.append(path)
             else:
-                left_out["files of other kinds"] += not name.lower().endswith((".json", ".txt"))
+                left_out["file of another kind"] += 1
+    left_out[TEXT] = _alone(texts, found)
     return sorted(found), left_out
+
+
+def _alone(texts: Sequence[str], found: Sequence[str]) -> int:
+    """How many texts say nothing of any image; what img2dataset counted says nothing of one either, and is known."""
+    images = {_stem(inner) for inner in found if _kind(inner) == "image"}
+    told = (_stem(one) in images and one.endswith((".json", ".txt")) for one in texts)
+    counted = (one.endswith("_stats.json") for one in texts)
+    return sum(not (a or b) for a, b in zip(told, counted, strict=True))
+
+
+def _stem(inner: str) -> str:
+    return Path(inner).with_suffix("").as_posix()
 
 
 def _is_source(path: Path) -> bool:

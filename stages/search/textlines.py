@@ -24,6 +24,7 @@ from typing import Any, TypedDict
 import pyarrow as pa
 
 from stages.search.cells import WEB
+from webdistill.harness.wording import plural
 
 LONGEST = 1 << 22  # characters of a record
 MOST_LINES = 1000  # of a record: a quote that is open for longer was never meant to be closed
@@ -32,7 +33,7 @@ NOTE = re.compile(r"#|//\s")  # begins a line that is none of the list
 PREFACE = re.compile(  # lines before a list begins: notes, Excel's mark, rows without a cell that says something
     rf"\s*+(?:(?:{NOTE.pattern}).*|(\"?)sep=.\1)?[\s,;|]*+", re.DOTALL
 )
-UNREADABLE = "\udc80"  # stands for a line that is too long; no text, so that its row is left out
+UNREADABLE = "\udc80"  # for a line that is too long, or half a character; no text, so that its row is left out
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 WESTERN = re.compile(r"[\x01-\x7f\udc80-\udcff]+")  # a line that is no UTF-8 anywhere
 
@@ -62,9 +63,11 @@ class Lost:
     def told(self, name: str) -> Iterator[str]:
         """What to say of the list `name`."""
         if self.count:
-            yield f"{self.count:,} rows of {name} left out, which are not as its first: {self.where()}"
+            which = "which is" if self.count == 1 else "which are"
+            yield f"{plural(self.count, f'row of {name}')} left out, {which} not as its first: {self.where()}"
         if self.western:
-            yield f"{self.western:,} lines of {name} are no UTF-8 and were read as Windows-1252"
+            are = "is no UTF-8 and was" if self.western == 1 else "are no UTF-8 and were"
+            yield f"{plural(self.western, f'line of {name}')} {are} read as Windows-1252"
 
 
 class Dialect(TypedDict):
@@ -127,20 +130,36 @@ def _unquoted(cell: str) -> str:
     return cell[1:] if cell[:1] == '"' and cell.count('"') % 2 else cell
 
 
-class Lines:
-    """The lines of a text list; those taken since `mark` can be given back. A context manager."""
+def _cut(error: UnicodeError) -> tuple[str, int]:
+    """What is no character in UTF-16 or UTF-32, as where a file was cut within one, costs its line."""
+    assert isinstance(error, UnicodeDecodeError)
+    return UNREADABLE, error.end
 
-    def __init__(self, path: Path) -> None:
+
+codecs.register_error("webdistill-cut", _cut)
+
+
+class Lines:
+    """The lines of a text list; those taken since `mark` can be given back. A context manager.
+
+    `begin`: lines before its header, which are none of the list.
+    """
+
+    def __init__(self, path: Path, begin: int = 0) -> None:
         with _open(path) as file:
             start = file.read(4)
         encoding = _encoding(start)
-        self._file = io.TextIOWrapper(_open(path), encoding, "surrogateescape", newline="")
+        errors = "surrogateescape" if encoding == "utf-8-sig" else "webdistill-cut"
+        self._file = io.TextIOWrapper(_open(path), encoding, errors, newline="")
         self._number = self._size = 0
         self._unicode = encoding != "utf-8-sig" or start.startswith(codecs.BOM_UTF8)
         self.western = 0  # lines that were no Unicode so far
         self._begun = False
         self._back: deque[tuple[int, str]] = deque()
         self.taken: list[tuple[int, str]] = []
+        for _ in range(begin):
+            self._file.readline()
+            self._number += 1
 
     def __enter__(self) -> Lines:
         return self

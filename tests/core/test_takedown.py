@@ -21,8 +21,9 @@ def read(tmp_path: Path, *lines: str) -> object:
 
 
 def ledger(*rows: tuple[str, str, str, str]) -> pa.Table:
-    columns = [*zip(*rows, strict=True), ["walk/list.csv"] * len(rows)]
-    names = ("id", "sha256", "url", "landing_page", "file")
+    origins = ["https://from.example/7.jpg" if row[2] == "photos/cat.jpg" else "" for row in rows]
+    columns = [*zip(*rows, strict=True), ["walk/list.csv"] * len(rows), origins]
+    names = ("id", "sha256", "url", "landing_page", "file", "origin")
     return pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
 
 
@@ -58,6 +59,8 @@ ROWS = ledger(
         ("photos/cat.jpg", "d"),
         ("walk/list.csv/photos/cat.jpg", "d"),  # as `why` finds it, too
         ("elsewhere/photos/cat.jpg", ""),
+        ("http://from.example/7.jpg?utm_source=a", "d"),  # which it was downloaded from
+        ("*.example", "de"),
         ("host:example.org", "ab"),  # one by its page, one in spite of its port
         ("host:img.example.org", "a"),
         ("host:EXAMPLE.org.", "ab"),
@@ -76,6 +79,30 @@ def test_an_entry_means_every_image_that_any_candidate_fits(
 ) -> None:
     found = taken_down(read(tmp_path, "# a list", "", entry), ROWS)
     assert found == {letter * 32: 3 for letter in wanted}
+
+
+@pytest.mark.parametrize(
+    ("line", "url"),
+    [
+        ('"my photos/a cat.jpg"', "my photos/a cat.jpg"),
+        ('  "my photos/a cat.jpg"   # asked by mail', "my photos/a cat.jpg"),
+        ('"walk/list.csv/my photos/a cat.jpg"', "my photos/a cat.jpg"),
+        ('"album #3 #4/a.jpg" # "both"', "album #3 #4/a.jpg"),
+        ('"the ""old"" one/a.jpg"', 'the "old" one/a.jpg'),
+        ('"https://a.example/my cat.jpg"', "https://a.example/my%20cat.jpg"),
+        ("https://a.example/my%20cat.jpg", "https://a.example/my cat.jpg"),
+        ('"host:a.example"', "https://a.example/my%20cat.jpg"),
+        ('say/"so".jpg', 'say/"so".jpg'),
+    ],
+)
+def test_in_quotes_an_entry_may_have_blanks(tmp_path: Path, line: str, url: str) -> None:
+    rows = ledger(("a" * 32, "1" * 64, url, ""), ("b" * 32, "2" * 64, "my", ""))
+    assert taken_down(read(tmp_path, line), rows) == {"a" * 32: 1}
+
+
+def test_blanks_without_quotes_are_refused_with_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 1: more than one word; .* in double quotes; write"):
+        read(tmp_path, "my photos/a cat.jpg # asked by mail")
 
 
 def test_an_id_needs_no_ledger(tmp_path: Path) -> None:
@@ -121,6 +148,11 @@ def test_a_fragment_is_no_comment(tmp_path: Path) -> None:
         "ftp://example.org/cat.jpg",
         "htps://example.org/cat.jpg",
         "https://example.org/a.jpg https://example.org/b.jpg",
+        '"https://example.org/a.jpg https://example.org/b.jpg"',
+        '"https://exam ple.org/a.jpg"',
+        '"host:exa mple.org"',
+        '"two words"',
+        '"photos/a.jpg" "photos/b.jpg"',
         "https://*.example.org/a.jpg",
         "https://example.org/*",
         "example.org/*",

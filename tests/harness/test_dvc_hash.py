@@ -62,6 +62,14 @@ def test_what_a_manifest_lists_is_not_read_again(
     assert read == [files.MANIFEST]
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    expected = dvc_hash(tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone")
+    assert dvc_hash(tmp_path) == expected
+
+
 def test_the_code_in_an_experiments_key_is_what_stages_depend_on() -> None:
     stages = read_yaml(ROOT / "dvc.yaml")["stages"].values()
     deps = {

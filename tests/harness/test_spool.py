@@ -82,6 +82,32 @@ def test_harmless_addresses_stay(address: str) -> None:
     assert spool.redact(address) == address
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("refused: Authorization: Bearer s3cr3t", "refused: Authorization: ***"),
+        ("{'authorization': 'Basic czNjcjN0', 'Accept': '*/*'}", "{'authorization': '***', 'Accept': '*/*'}"),
+        ("curl -H 'Authorization: token s3cr3t' x", "curl -H 'Authorization: ***' x"),
+        ("X-Api-Key: s3cr3t\nnext", "X-Api-Key: ***\nnext"),
+        ('"PRIVATE-TOKEN": "s3cr3t"', '"PRIVATE-TOKEN": "***"'),
+        ("sent Bearer s3.cr-3t_/+== and failed", "sent Bearer *** and failed"),
+        ("?authorization=s3cr3t&size=3", "?authorization=***&size=3"),
+        ("?apikey=s3cr3t&size=3", "?apikey=***&size=3"),
+        ("api-key and x-rays: none\nAuthorization:\nnext", "api-key and x-rays: none\nAuthorization:\nnext"),
+    ],
+)  # fmt: skip
+def test_no_header_with_a_secret_is_shown(text: str, shown: str) -> None:
+    assert spool.redact(text) == shown == spool.redact(shown)
+
+
+@pytest.mark.parametrize(
+    "part", ["token", "api_", "sig", "x-", "&", "authorization: ", "bearer ", "://a@"]
+)
+def test_a_text_of_any_length_costs_no_square(part: str) -> None:
+    long = "?" + part * (1_000_000 // len(part))  # was half an hour of `token`
+    assert len(spool.redact(long)) <= len(long)
+
+
 BASE: dict[str, Any] = {"parent_key": KEY, "started": 1.0, "ended": 2.0, "name": "named"}
 ALL_KINDS = [
     record(name="named", curves={"loss": [[1, 0.5]]}, tags={"cell": "x"}, lock="stages:"),

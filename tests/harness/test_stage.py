@@ -19,6 +19,7 @@ import pytest
 from webdistill.core import files
 from webdistill.core.errors import UserError
 from webdistill.harness import params, spool
+from webdistill.harness.dvc_hash import dvc_hash
 from webdistill.harness.records import StageRun
 from webdistill.harness.stage import Stage, run
 
@@ -208,6 +209,17 @@ def test_a_folder_from_elsewhere_is_checked_against_its_manifest(
     (place / "pool/score/teacher/a").write_text("b")
     assert code(main, "--cell", "cells/x", "--from", "pool") == 2
     assert "pool/score/teacher/a was altered" in capsys.readouterr().err
+
+
+def test_a_manifest_in_a_folder_of_the_users_is_not_believed(place: Path) -> None:
+    (place / "mine").mkdir()
+    (place / "mine/a").write_text("a")
+    files.write_manifest(place / "mine")
+    (place / "mine/a").write_text("b")
+    stage = Stage("select", params.load(Path("params.yaml")), None)
+    stage.input("mine")
+    assert stage.hashes["mine"] == dvc_hash(place / "mine", place, afresh=True)
+    assert stage.hashes["mine"] != dvc_hash(place / "mine", place)
 
 
 def test_two_runs_of_one_stage_do_not_share_a_folder(place: Path) -> None:

@@ -209,7 +209,7 @@ def test_a_failing_server_keeps_the_spool(
         assert run_flush(folder) == 1
         failing.shutdown()
     assert path.read_text() == kept
-    assert "1 records wait" in capfd.readouterr().err
+    assert "1 record waits" in capfd.readouterr().err
 
 
 def test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once(
@@ -224,7 +224,7 @@ def test_dead_server_keeps_the_spool_then_a_live_one_gets_it_once(
     assert run_flush(folder) == 1
     assert path.read_text() == kept
     message = capfd.readouterr().err
-    assert "1 records wait" in message
+    assert "1 record waits" in message
     assert "pa55word" not in message
     monkeypatch.setenv("MLFLOW_TRACKING_URI", live)
     for _ in range(2):

@@ -94,6 +94,7 @@ def stage_for(
         "sha256": [f"{i:064x}" for i in range(2 * count + 1)],
         "landing_page": [""] * (2 * count + 1),
         "file": [""] * (2 * count + 1),
+        "origin": [""] * (2 * count + 1),
         "opt_out": [*[""] * count, "noai", *flags],
         "licence": [*(text for text, _ in stated), "", *["all rights reserved"] * count],
         "licence_url": [*(url for _, url in stated), "", *[""] * count],

@@ -79,7 +79,7 @@ def test_private_addresses_alone_and_the_way_out_is_named(
         ("ok", OWN),
         ("not_public", f"robots.txt: {HINT}"),
     ]
-    assert "1 images came from hosts of the own network" in capsys.readouterr().err
+    assert "1 image came from hosts of the own network" in capsys.readouterr().err
 
 
 def test_a_wrong_word_is_said_before_anything_is_asked(

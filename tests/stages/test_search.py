@@ -78,6 +78,33 @@ def test_the_first_of_equal_urls_wins() -> None:
     assert found.counts["duplicates"] == 2
 
 
+def test_later_rows_of_an_address_fill_what_the_first_does_not_say() -> None:
+    first = Found("http://a.example/x", creator="Ada", nsfw=0.0, sha256="1" * 64)
+    second = Found(
+        "http://a.example/x", "http", "", 7, "openverse", "dog", "two", "CC BY", "http://l.example/by", "Bob",
+        "http://p.example/2", "Bob, CC BY", "", "2" * 64, "2" * 32, nsfw=0.5, aesthetic=6.5,
+    )  # fmt: skip
+    third = second._replace(caption="three", licence="CC0", creator="Ada", attribution="Ada, CC BY")
+    (row,) = made(first, second, third._replace(licence="CC BY")).table.to_pylist()
+    assert row == first._asdict() | {
+        "query": "dog", "caption": "two", "licence": "CC BY", "licence_url": "http://l.example/by",
+        "landing_page": "http://p.example/2", "attribution": "Ada, CC BY", "aesthetic": 6.5,
+    }  # fmt: skip
+    (row,) = made(first, second, third).table.to_pylist()
+    assert row["attribution"] == "", "it is of another licence"
+    named = Found("http://a.example/x", licence="by")
+    assert made(named, second).table["licence_url"].to_pylist() == [""], "it is of another licence"
+
+
+def test_what_a_list_says_of_a_file_and_what_lies_beside_it_come_together() -> None:
+    listed = Found("cat/1.jpg", "file", "x", 0, "list", caption="a cat")
+    beside = Found(
+        "cat/1.jpg", "file", "x", 0, "folder", caption="mine", licence="cc0", md5="1" * 32
+    )
+    (row,) = made(listed, beside).table.to_pylist()
+    assert row == listed._replace(query="cat", licence="cc0")._asdict()
+
+
 def test_paths_are_equal_when_they_name_one_file() -> None:
     found = made(
         Found("a/1.jpg", "file", "x"),
@@ -169,11 +196,16 @@ def test_later_rows_change_earlier_blocks(monkeypatch: pytest.MonkeyPatch) -> No
         for n in range(10):
             yield Found(f"http://a.example/{n}", caption=f"cat {n}")
         yield Found("http://a.example/1", opt_out="noai")
+        yield Found("http://a.example/4", creator="Ada")
+        yield Found("http://a.example/9", creator="Bob")
+        yield Found("http://a.example/4", creator="Bob", licence="cc0")
         yield Found("http://a.example/8", caption="ugly")
 
     found = collect(rows(), PLAIN, ["ugly"])
     assert column(found, "caption") == [f"cat {n}" for n in range(10) if n != 8]
     assert column(found, "opt_out") == ["noai" if n == 1 else "" for n in range(9)]
+    assert column(found, "creator") == ["", "", "", "", "Ada", "", "", "", "Bob"]
+    assert column(found, "licence") == ["cc0" if n == 4 else "" for n in range(9)]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from stages.search.candidates import Candidates, collect
 from stages.search.folders import without_class
 from stages.search.found import Found
 from stages.search.keywords import Keywords
-from stages.search.local import Local, open_local
+from stages.search.local import TEXT, Local, open_local
 from webdistill.core.errors import UserError
 from webdistill.core.files import sha256_file
 
@@ -171,15 +171,40 @@ def test_sidecars_beside_files(tmp_path: Path) -> None:
     assert (first["query"], second["query"]) == ("cat", "automobile")
 
 
+def test_the_image_address_beside_a_file_is_kept_with_the_page(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    page = "http://a.example/page"
+    (tmp_path / "1.json").write_text(
+        json.dumps({"url": "HTTP://me:pw@A.example/1.jpg#x", "landing_page": page})
+    )
+    (tmp_path / "2.json").write_text(json.dumps({"image_url": "//a.example/2.jpg"}))
+    (tmp_path / "3.json").write_text(json.dumps({"file": "raw/3.jpg"}))
+    rows = found(tmp_path).table.to_pylist()
+    assert [(row["url"], row["origin"], row["landing_page"]) for row in rows] == [
+        ("1.jpg", "http://a.example/1.jpg", page),
+        ("2.jpg", "http://a.example/2.jpg", "http://a.example/2.jpg"),
+        ("3.jpg", "", "raw/3.jpg"),
+    ]
+
+
 def test_links_and_pipes_in_a_folder_are_not_read(tmp_path: Path) -> None:
     touch(tmp_path, "x/1.jpg", "x/2.jpg")
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "x" / "1.txt").symlink_to(tmp_path / "secret")
-    for name in ("2.txt", "3.csv", "4.tar"):
+    for name in ("2.txt", "3.csv", "4.tar", "manifest.json"):
         os.mkfifo(tmp_path / "x" / name)
+    assert read(tmp_path / "x").left_out == {"file of another kind": 2, TEXT: 1}
     table = found(tmp_path / "x").table
     assert table["url"].to_pylist() == ["1.jpg", "2.jpg"]
     assert set(table["caption"].to_pylist()) == {""}
+
+
+def test_texts_that_say_nothing_of_an_image_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "cat/2.JPG")
+    for name in ("cat/1.json", "cat/2.txt", "cat/manifest.json", "redcaps.json", "note.txt"):
+        (tmp_path / name).write_text('{"url": "http://a.example/1"}')
+    (tmp_path / "b.txt").write_text("http://a.example/1\n")
+    assert read(tmp_path).left_out == {TEXT: 3}
 
 
 def test_a_folder_with_everything(tmp_path: Path) -> None:
@@ -196,7 +221,7 @@ def test_a_folder_with_everything(tmp_path: Path) -> None:
         "data/x/b.csv", "data/x/cat/a.parquet", "data/x/z.tar", "data/x",
     ]  # fmt: skip
     assert local.left_out == {
-        "files of other kinds": 2, "files with names that are no text": 1, "links to folders": 1,
+        "file of another kind": 2, "file with a name that is no text": 1, "link to folders": 1,
     }  # fmt: skip
     result = collect(local.rows(), WORDS)
     assert [(r["source"], r["file"], r["url"]) for r in result.table.to_pylist()] == [
@@ -233,7 +258,7 @@ def test_tables_beside_tars_and_folders_of_img2dataset_are_not_lists(
     assert [part.name for part in local.parts] == [
         "data/x/00001.csv", "data/x/00002.parquet", "data/x/00003.parquet", "data/x/00000.tar", "data/x",
     ]  # fmt: skip
-    assert local.left_out == {"tables beside tars or folders": 2}
+    assert local.left_out == {"table beside tars or folders": 2}
 
 
 def test_the_same_file_by_two_spellings_is_one(tmp_path: Path) -> None:

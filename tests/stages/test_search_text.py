@@ -358,3 +358,58 @@ def test_json_by_lines(tmp_path: Path) -> None:
     assert one == Found("1.jpg", "file", ".", 0, "list", caption="a cat")
     with pytest.raises(UserError, match=r"cannot read .*: not one row is as its first \(line 1\)"):
         list(read(tmp_path / "b.jsonl", "{").rows())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.jsonl"])
+def test_a_list_that_was_cut_within_a_character_loses_its_last_row(
+    tmp_path: Path, encoding: str, name: str
+) -> None:
+    rows = ["http://a.example/1", "http://a.example/2", "http://a.example/3"]
+    if name == "a.jsonl":
+        rows = [json.dumps({"url": row}) for row in rows]
+    local = read(
+        tmp_path / name, "\n".join(["url", *rows][name == "a.jsonl" :]).encode(encoding)[:-1]
+    )
+    assert [one.url for one in local.rows()] == ["http://a.example/1", "http://a.example/2"]
+    assert local.lost()[name].count == 1
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "My images\n",
+        '"Images of cats, 2026"\n\n',
+        "My images,\n",
+        ",,\nMade by,Ada\n,\n",
+        "Exported from https://a.example\n",
+        "a\nb\nc\nd\ne\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_title_may_stand_above_the_header(tmp_path: Path, above: str, name: str) -> None:
+    text = above + HEAD + GOOD + "1,2,3\n"
+    local = read(tmp_path / name, text if name == "a.csv" else text.replace(",", "\t"))
+    assert [(one.url, one.caption) for one in local.rows()] == [("http://a.example/1", "a cat")]
+    assert local.lost()[name].lines == [text.count("\n")]
+
+
+def test_above_a_header_that_params_yaml_names_there_may_be_a_title(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Bilder\nBild;Text\nhttp://a.example/1;a cat\n")
+    local = open_local(path, path.name, {"url": "Bild"}, Keywords(["cat"]))
+    assert [one.url for one in local.rows()] == ["http://a.example/1"]
+    path.write_text("Bild;file\nhttp://a.example/1;url\n")
+    assert [one.url for one in local.rows()] == ["http://a.example/1"]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_rows_within_an_object_are_refused_with_a_command(
+    tmp_path: Path, indent: int | None
+) -> None:
+    rows = [{"url": "http://a.example/1", "caption": "a cat"}]  # as in RedCaps
+    text = json.dumps({"info": {"year": 2020}, "annotations": rows}, indent=indent)
+    with pytest.raises(UserError, match=r"within 'annotations'; .*`jq -c '\.annotations\[\]' a\."):
+        list(read(tmp_path / "a.jsonl", text).rows())
+    with pytest.raises(UserError, match=r"a\.json is no list by its name; JSON must be one object"):
+        read(tmp_path / "a.json", text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from webdistill.core import files
 from webdistill.engine import choice, machine, worker
 from webdistill.harness import params
+from webdistill.harness.wording import plural
 
 Facts = Mapping[str, str]
 
@@ -72,7 +73,7 @@ def _ask(order: dict[str, object]) -> dict[str, Facts | str]:
 
 
 def _compare(here: Facts, there: Mapping[str, Facts | str]) -> tuple[str, int]:
-    lines = [f"engine ray, {len(there)} machines"]
+    lines = [f"engine ray, {plural(len(there), 'machine')}"]
     bad = [f"fail  {host:<16} {found}" for host, found in there.items() if isinstance(found, str)]
     for name, value in {"files": worker.SAME, **here}.items():
         wrong = [

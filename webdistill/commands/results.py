@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from webdistill.commands.behind import behind
 from webdistill.commands.ranking import ranking
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json, sha256_file
 from webdistill.harness import spool
+from webdistill.harness.wording import plural
 
 SPEED = Path(".work/evaluate/speed.json")  # of this machine
 KINDS = {"teacher": "teacher", "torch": "student", "onnx": "ONNX", "int8": "int8"}
@@ -50,6 +52,7 @@ def results(root: Path) -> str:
     measured = read_json(metrics)
     return "\n".join(
         (
+            *_older(root),
             (
                 f"student  {measured['top1']:.1%} on the test images, teacher {measured['teacher_top1']:.1%}; "
                 f"{measured['parameters']:,}{_of_teacher(measured)} parameters"
@@ -61,6 +64,15 @@ def results(root: Path) -> str:
             "plots    dvc plots show",
         )
     )
+
+
+def _older(root: Path) -> Iterator[str]:
+    """A line where a run since was not finished, or would make other figures."""
+    if stages := behind(root):
+        yield (
+            "older    these figures are not of the present parameters, code and inputs, or a run was not finished: "
+            f"`dvc repro` would run {', '.join(stages)} and what follows"
+        )
 
 
 def _of_teacher(measured: Mapping[str, float]) -> str:
@@ -98,7 +110,7 @@ def _deployed(root: Path, measured: Mapping[str, float]) -> Iterator[str]:
             if (key := f"latency_{name}_b1_ms") in times
         )
         threads = times["threads"]
-        yield f"speed    ms an image, CPU, {threads} thread{'s' * (threads > 1)}: {found}"
+        yield f"speed    ms an image, CPU, {plural(threads, 'thread')}: {found}"
 
 
 def shown(root: Path, name: str | None) -> str:

@@ -14,6 +14,7 @@ from webdistill.core.errors import UserError
 from webdistill.harness import params, spool
 from webdistill.harness.dvc_status import changes
 from webdistill.harness.records import Workspace
+from webdistill.harness.wording import plural
 from webdistill.tracking import links
 
 MOMENT = 60  # seconds that the command gives the tracking store
@@ -42,7 +43,7 @@ def track(root: Path) -> tuple[str, int]:
     name = spool.run_name(entry)
     if code:
         return f"'{name}' waits in {folder} for the tracking store", code
-    return f"'{name}' stands in MLflow with {len(links.read_lock(entry.lock))} stages", 0
+    return f"'{name}' stands in MLflow with {plural(len(links.read_lock(entry.lock)), 'stage')}", 0
 
 
 def record(root: Path) -> Workspace:

@@ -23,7 +23,7 @@ def dvc_hash(path: Path, root: Path = Path(), *, afresh: bool = False) -> str:
     entries = []
     for file in path.rglob("*"):
         relative = file.relative_to(path)
-        if file.is_dir() or any(
+        if not file.is_file() or any(  # a pipe would be waited for
             fnmatch.fnmatchcase(part, pattern) for part in relative.parts for pattern in ignored
         ):
             continue

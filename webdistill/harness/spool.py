@@ -38,10 +38,16 @@ CODE = (
 )  # fmt: skip
 
 _USERINFO = re.compile(r"(?<=://)[^/\s?#]*@")
-_QUERY_SECRET = re.compile(  # the keys that `normalise` strips from stored URLs
-    r"(?i)([?&;#](?:[\w.%\[\]-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential|api[_-]?key"
-    r"|access[_-]?key|session|oauth|bearer|jwt|hmac)[\w.%\[\]-]*|[\w.-]*sig|key|auth|sid|pwd|pass)=)[^&;#\s]+"
+_QUERY_SECRET = re.compile(  # the keys that `normalise` strips from stored URLs; a key is gone through once
+    r"(?i)([?&;#](?:(?=[\w.%\[\]-]*?(?:token|secret|passw(?:or)?d|passphrase|signature|credential|api[_-]?key"
+    r"|access[_-]?key|session|oauth|bearer|jwt|hmac))[\w.%\[\]-]*+|[\w.-]*sig|key|auth|authorization|sid|pwd|pass)=)"
+    r"[^&;#\s]+"
 )
+_HEADER_SECRET = re.compile(  # as programs print the headers of a request, in quotes or not: up to the next quote
+    r"(?i)\b((?:(?:proxy-)?authorization|(?:x-[\w-]{0,40})?api-?key|(?:private|x-[\w-]{0,40})-token)[\"']?[ \t]*:[ \t]*"
+    r"[\"']?)[^\s\"'][^\"'\r\n]*"
+)
+_BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+")
 _SECRET_NAME = re.compile(
     r"(?i)(^|_)(token|secret|passw(or)?d|(api|access)?_?key|credentials?|contact|tracking_uri)"
     r"(_|$)"
@@ -98,10 +104,13 @@ def run_name(record: Record) -> str:
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without userinfo and token query keys in URLs, and without the given strings."""
+    """`text` without userinfo and token query keys in URLs, credentials of headers, and the given strings."""
     for secret in secrets:
         text = text.replace(secret, "***")
-    return _QUERY_SECRET.sub(r"\1***", _USERINFO.sub("", text))
+    text = _USERINFO.sub("", text)
+    for pattern in (_QUERY_SECRET, _HEADER_SECRET, _BEARER):
+        text = pattern.sub(r"\1***", text)
+    return text
 
 
 def secrets() -> list[str]:

@@ -111,7 +111,11 @@ class Stage:
             files.check_manifest(path)
         recorded.check_recorded(self.root, path, listed=listed)
         read = name if path == Path(name) else os.path.relpath(path, self.root)
-        self.inputs[read], self.hashes[read] = files.digest(path), dvc_hash(path, self.root)
+        afresh = (
+            made_by is None
+        )  # a manifest in a folder of the user's own is nobody's word for what lies there
+        self.inputs[read] = files.digest(path)
+        self.hashes[read] = dvc_hash(path, self.root, afresh=afresh)
         return path
 
     def check_declared(self, *paths: Path) -> None:

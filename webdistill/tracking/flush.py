@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from webdistill.harness import spool
 from webdistill.harness.lifetime import quiet_interrupt
+from webdistill.harness.wording import plural
 from webdistill.tracking import replay, store, view
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         signal.alarm(0)
     if left:
-        _say(f"{left} records wait in {folder}; `python -m webdistill.tracking.flush` tries again")
+        waiting = f"{plural(left, 'record')} {'waits' if left == 1 else 'wait'}"
+        _say(f"{waiting} in {folder}; `python -m webdistill.tracking.flush` tries again")
     return 1 if left else 0
 
 

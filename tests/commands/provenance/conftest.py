@@ -105,7 +105,7 @@ class World:
     def _search(self, folder: Path) -> None:
         names = ("url", "source", "file", "provider", "query", "caption")
         columns: dict[str, Any] = {n: [getattr(o, n) for o in self.candidates] for n in names}
-        for name in ("licence", "licence_url", "creator", "landing_page", "attribution"):
+        for name in ("licence", "licence_url", "creator", "landing_page", "attribution", "origin"):
             columns[name] = [one.facts.get(name, "") for one in self.candidates]
         columns["opt_out"] = [one.facts.get("opt_out", "") for one in self.candidates]
         columns["row"] = list(range(len(self.candidates)))
@@ -119,6 +119,7 @@ class World:
             "licence_url",
             "creator",
             "landing_page",
+            "origin",
             "opt_out",
             "robots",
             "detail",

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -79,6 +80,32 @@ def test_a_local_image_is_found_by_the_path_that_leads_to_it(build: Build, ask: 
         shown = ask(path)[1]
         assert "PRESENT  data/fetch/ledger.parquet" in shown, path
         assert "no candidate matches" not in shown
+
+
+@pytest.mark.parametrize("name", ["my photos/a cat.jpg", '"my photos/a cat.jpg"'])
+def test_a_path_with_blanks_needs_no_quotes_but_the_shells(
+    build: Build, ask: Any, name: str
+) -> None:
+    world = build()
+    known = {"url": "a cat.jpg", "file": "my photos", "id": world.ids["f"]}
+    world.append("fetch/ledger.parquet", **{"landing_page": "", **known})
+    assert json.loads(ask(name, "--json")[1])["images"] == 1
+
+
+@pytest.mark.parametrize("program", ["why", "prove-absent"])
+def test_a_local_image_is_found_by_the_address_it_was_downloaded_from(
+    build: Build, say: Any, program: str
+) -> None:
+    world = build()
+    for path in ("search/candidates.parquet", "fetch/ledger.parquet"):
+        table = pq.read_table(world.data / path)
+        where = [url == "cat/9.jpg" for url in table["url"].to_pylist()]
+        origin = pa.array(["https://from.example/9.jpg" if one else "" for one in where])
+        at = table.column_names.index("origin")
+        pq.write_table(table.set_column(at, "origin", origin), world.data / path)
+    code, shown, _ = say(program, "http://from.example/9.jpg")
+    assert code == 0
+    assert world.ids["f"][:8] in shown or "1 image, 2 addresses" in shown
 
 
 def test_an_image_that_no_file_names_is_absent_everywhere_with_a_warning(
@@ -195,7 +222,8 @@ def test_a_host_means_every_image_that_one_of_its_addresses_brought(
 @pytest.mark.parametrize(
     "entry",
     ["{a}", "id:{a}", "{digest}", "https://a.example.org/1.jpg", "http://a.example.org/1.jpg", "cat/9.jpg",
-     "host:b.example.net", "*.example.org", "https://page.example.com/10", "A.example.org/1.jpg", "./photos/cat/9.jpg"],
+     "host:b.example.net", "*.example.org", "https://page.example.com/10", "A.example.org/1.jpg", "./photos/cat/9.jpg",
+     '"photos/cat/9.jpg"'],
 )  # fmt: skip
 def test_a_proof_means_the_same_images_as_takedown_txt(
     build: Build, ask: Any, tmp_path: Path, entry: str
@@ -232,7 +260,8 @@ def test_an_address_and_the_sha256_mean_all_copies(build: Build, ask: Any) -> No
         ("host:a/b", "no host name"),
         ("*.", "no host name"),
         ("", "is no entry"),
-        ("a.jpg b.jpg", "more than one word"),
+        ("a.jpg b.jpg", "is no entry"),
+        ("https://a.example/1.jpg https://a.example/2.jpg", "more than one address"),
     ],
 )
 def test_what_is_no_full_name_is_refused(build: Build, ask: Any, name: str, problem: str) -> None:

@@ -209,11 +209,11 @@ def test_images_of_another_pool_and_contradictions_are_noticed(build: Build, ask
         kept.slice(0, 0).from_pydict({"id": [*ids, world.ids["b"]]}),
         world.data / "filter/kept.parquet",
     )
-    assert "both kept and dropped 1 images" in ask()[1]
+    assert "both kept and dropped 1 image" in ask()[1]
     write_table(kept.from_pydict({"id": [*ids[1:], "f" * 32]}), world.data / "filter/kept.parquet")
     code, shown, _ = ask()
     assert code == 1
-    assert f"1 images that are not in the pool, such as {'f' * 32}" in shown
+    assert f"1 image outside the pool, such as {'f' * 32}" in shown
     assert dropped.num_rows == 4
 
 
@@ -222,4 +222,4 @@ def test_an_image_that_is_twice_ok_is_noticed(build: Build, ask: Any, one: type[
     build("report", candidates=(twice, twice))
     code, shown, _ = ask()
     assert code == 1
-    assert "calls 1 images 'ok' more than once" in shown
+    assert "calls 1 image 'ok' more than once" in shown

@@ -18,6 +18,7 @@ from webdistill.commands.check_teacher.findings import Finding
 from webdistill.commands.check_teacher.pictures import Pictures
 from webdistill.core.errors import UserError
 from webdistill.harness.params import Params
+from webdistill.harness.wording import plural
 from webdistill.models.checkpoint import Card, Network
 from webdistill.models.cost import multiply_adds, parameters
 from webdistill.models.names import parse
@@ -152,7 +153,7 @@ def cost(network: Network, size: int, found: Answers | None, threads: int) -> Fi
         f"an image of {size} px"
     )
     if found is not None:
-        text += f", {found.per_second:,.0f} images/s on the CPU with {threads} threads"
+        text += f", {found.per_second:,.0f} images/s on the CPU with {plural(threads, 'thread')}"
     return Finding("ok", "cost", text)
 
 

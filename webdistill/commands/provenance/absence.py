@@ -21,6 +21,7 @@ from webdistill.commands.provenance.target import KEYS, Target
 from webdistill.commands.provenance.traces import Needles, Search, stored_digests
 from webdistill.core.errors import UserError
 from webdistill.core.files import digest
+from webdistill.harness.wording import plural
 
 SHOWS = (
     KEPT,
@@ -86,7 +87,7 @@ def look_up(data: Path, target: Target) -> tuple[Needles, int]:
 
     Any candidate with the same pixels counts, whatever its address: it is the same image.
     """
-    wanted = ["id", "sha256", "url"]
+    wanted = ["id", "sha256", "url", "origin"]
     rows: list[Row] = []
     for path in (data / LEDGER, data / CANDIDATES):
         if path.is_file():
@@ -96,7 +97,7 @@ def look_up(data: Path, target: Target) -> tuple[Needles, int]:
         rows += [row for _, row in find(data / LEDGER, ["id"], equal("id", ids), wanted)]
     pool = sorted((data / POOL).glob("*.parquet"))
     stored = frozenset(stored_digests(pool, ids)) if ids else frozenset()
-    urls = _filled(rows, "url")
+    urls = _filled(rows, "url") | _filled(rows, "origin")
     sha256s = _filled(rows, "sha256") | target.sha256s
     return Needles(ids, sha256s, urls | target.urls, stored), len(urls)
 
@@ -124,15 +125,15 @@ def _look(search: Search, one: Artefact, data: Path, reasons: Counter[str]) -> F
 
 def _judge_bytes(search: Search, path: Path) -> tuple[Verdict, str]:
     places = search.places(path)
-    return ("PRESENT", _counted(places, "place")) if places else ("absent", "")
+    return ("PRESENT", plural(places, "place")) if places else ("absent", "")
 
 
 def _judge_table(search: Search, path: Path) -> tuple[Verdict, str]:
     if rows := len(search.rows(path)):
         verdict: Verdict = "test set" if path.match(TESTED) else "PRESENT"
-        return verdict, _counted(rows, "row")
+        return verdict, plural(rows, "row")
     places = search.header(path)
-    return ("PRESENT", f"{_counted(places, 'place')} in its header") if places else ("absent", "")
+    return ("PRESENT", f"{plural(places, 'place')} in its header") if places else ("absent", "")
 
 
 def _judge_dropped(search: Search, path: Path, reasons: Counter[str]) -> tuple[Verdict, str]:
@@ -166,7 +167,3 @@ def _judge_page(path: Path, data: Path, reasons: Counter[str]) -> tuple[Verdict,
     if shown := ", ".join(sorted(reasons.keys() - HIDDEN)):
         return "unproven", f"may show pictures of images that were dropped as {shown}"
     return "absent", ""
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' if number > 1 else ''}"

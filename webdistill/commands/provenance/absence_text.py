@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from webdistill.commands.provenance.absence import Finding, Proof
 from webdistill.commands.provenance.text import labelled, table
+from webdistill.harness.wording import plural
 
 LIMITS = (
     "Not searched: DVC's cache and remotes, MLflow's artifacts, git, and the lists that search read; earlier "
@@ -15,7 +16,8 @@ LIMITS = (
 def tell(named: str, proof: Proof, *, everywhere: bool) -> str:
     """What was looked for, file by file what was found, and the conclusion."""
     lines = labelled(
-        "looked for", f"{named}: {proof.images:,} images, {proof.addresses:,} addresses"
+        "looked for",
+        f"{named}: {plural(proof.images, 'image')}, {proof.addresses:,} address{'es' * (proof.addresses != 1)}",
     )
     if not proof.images and not proof.addresses:
         lines += labelled("", "warning: no candidate matches this name; check its spelling")

@@ -22,6 +22,7 @@ from webdistill.commands.provenance.history import (
 from webdistill.commands.provenance.rows import count
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table
+from webdistill.harness.wording import plural
 
 By = Literal["query", "host", "provider"]
 BYS: tuple[By, ...] = get_args(By)
@@ -178,7 +179,7 @@ def _disagreements(data: Path, whole: Funnel, verdicts: _Verdicts) -> Iterator[s
             lengths.append((SELECTION, _length([data / SELECTION]), whole.selected))
     for name, length, counted in lengths:
         if length is not None and length != counted:
-            yield f"{data / name} has {length:,} rows, the ledger accounts for {counted:,}"
+            yield f"{data / name} has {plural(length, 'row')}, the ledger accounts for {counted:,}"
 
 
 def _length(files: Iterable[Path]) -> int | None:
@@ -196,14 +197,14 @@ def _foreign(data: Path, ledger: pa.Table, verdicts: _Verdicts) -> Iterator[str]
     ]
     known = set(fetched)
     if len(known) != len(fetched):
-        yield f"{data / LEDGER} calls {len(fetched) - len(known):,} images 'ok' more than once"
+        yield f"{data / LEDGER} calls {plural(len(fetched) - len(known), 'image')} 'ok' more than once"
     reasons, kept, selected = (
         verdicts.reasons or {},
         verdicts.kept or set(),
         verdicts.selected or set(),
     )
     if both := kept & reasons.keys():
-        yield f"filter both kept and dropped {len(both):,} images, such as {min(both)}"
+        yield f"filter both kept and dropped {plural(len(both), 'image')}, such as {min(both)}"
     for name, ids in ((DROPPED, set(reasons)), (KEPT, kept), (SELECTION, selected)):
         if strange := ids - known:
-            yield f"{data / name} has {len(strange):,} images that are not in the pool, such as {min(strange)}"
+            yield f"{data / name} has {plural(len(strange), 'image')} outside the pool, such as {min(strange)}"

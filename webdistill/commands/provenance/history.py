@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ KEPT, DROPPED = "filter/kept.parquet", "filter/dropped.parquet"
 SELECTION, ASSIGNMENT = "select/selection.parquet", "prototypes/assignment.parquet"
 HISTORY, CHOICES = "distill/selection_history.parquet", "distill/selection_history.csv"
 WITH_IDS = (POOL, SCORES, KEPT, DROPPED, TEACHER, SELECTION, ASSIGNMENT, HISTORY)
+NAMED_BY = ("url", "file", "origin")  # columns by which `why` finds an address
 Placed = tuple[int, Row]
 
 
@@ -107,8 +109,8 @@ def _candidates_named(data: Path, wanted: Named) -> list[Placed]:
         rows = []
     path = ledger if ledger.is_file() else candidates
     if not rows and wanted.kind != "sha256" and path.is_file():
-        rows = list(find(path, ["url", "file"], _addressed(wanted)))
-        rows = rows or list(find(path, ["url", "file"], _spelt_otherwise(wanted)))
+        rows = list(find(path, NAMED_BY, _addressed(wanted)))
+        rows = rows or list(find(path, NAMED_BY, _spelt_otherwise(wanted)))
     return rows
 
 
@@ -118,9 +120,8 @@ def _addressed(wanted: Named) -> Hit:
 
     def hit(table: pa.Table) -> pa.ChunkedArray:
         whole = pc.binary_join_element_wise(table.column("file"), table.column("url"), "/")
-        return pc.or_kleene(
-            pc.is_in(table.column("url"), value_set=known), pc.is_in(whole, value_set=known)
-        )
+        columns = (table.column("url"), table.column("origin"), whole)
+        return reduce(pc.or_kleene, (pc.is_in(column, value_set=known) for column in columns))
 
     return hit
 
@@ -130,10 +131,10 @@ def _spelt_otherwise(wanted: Named) -> Hit:
     known = {*spellings(wanted.value), *spellings(wanted.text)}
 
     def hit(table: pa.Table) -> pa.ChunkedArray:
-        places = zip(table.column("url").to_pylist(), table.column("file").to_pylist(), strict=True)
+        places = zip(*(table.column(name).to_pylist() for name in NAMED_BY), strict=True)
         mask = [
-            bool(url) and not known.isdisjoint((spelling(url), spelling(f"{file}/{url}")))
-            for url, file in places
+            bool(url) and not known.isdisjoint(map(spelling, (url, f"{file}/{url}", origin or url)))
+            for url, file, origin in places
         ]
         return pa.chunked_array([pa.array(mask, pa.bool_())])
 

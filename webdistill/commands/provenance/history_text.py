@@ -99,6 +99,7 @@ def _candidate(row: Row) -> list[str]:
         ("creator", row.get("creator")),
         ("attribution", row.get("attribution")),
         ("page", row.get("landing_page")),
+        ("copy of", row.get("origin")),
         ("opt-out", row.get("opt_out")),
     ):
         lines += labelled(label, value) if value else []

@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from webdistill.commands.provenance.rows import Hit, among
 from webdistill.core.errors import UserError
-from webdistill.takedown import FIX, Takedown, parse_entry
+from webdistill.takedown import FIX, PLACES, Takedown, parse_entry, unquoted
 from webdistill.web.normalise import normalise_url
 
 SCHEMES = ("", "http://", "https://")
-KEYS = ("id", "sha256", "url", "landing_page", "file")
+KEYS = ("id", "sha256", *PLACES)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Target:
 
 def target(text: str) -> Target:
     """One entry of takedown.txt. Raises UserError for what is none; the start of an id is not enough here."""
-    word = text.strip()
+    word = unquoted(text)
     try:
         kind, values = parse_entry(word)
     except ValueError as error:

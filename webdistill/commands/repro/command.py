@@ -14,6 +14,7 @@ from pathlib import Path
 from webdistill.commands.repro import plan
 from webdistill.commands.repro.running import clock, run, say
 from webdistill.core.errors import UserError
+from webdistill.harness.wording import plural
 
 FLUSH_SECONDS = 60
 
@@ -103,13 +104,13 @@ def _repro(targets: Sequence[str], jobs: int, keep_going: bool) -> tuple[str, in
     todo = plan.to_do(steps)
     if not todo:
         return f"nothing to do: all {len(steps)} stages are up to date", 0
-    say(f"{len(todo)} of {len(steps)} stages to look at, {jobs} at once")
+    say(f"{len(todo)} of {plural(len(steps), 'stage')} to look at, {jobs} at once")
     ended = run(todo, jobs, Path(".work/repro"), folder=folder, keep_going=keep_going)
     # as `make repro` does: what still waits to be tracked; what does not get through goes another time
     flush = [sys.executable, "-m", "webdistill.tracking.flush", "--wait", str(FLUSH_SECONDS)]
     subprocess.run(flush, check=False)
     took = clock(time.monotonic() - begun)
     if not ended.failed:
-        return f"{len(ended.done)} stages in {took}", 0
+        return f"{plural(len(ended.done), 'stage')} in {took}", 0
     rest = f", {ended.left} not started" if ended.left else ""
     return f"{', '.join(ended.failed)} failed, {len(ended.done)} done{rest}, in {took}", 1
