@@ -91,6 +91,7 @@ def test_harmless_addresses_stay(address: str) -> None:
         ("X-Api-Key: s3cr3t\nnext", "X-Api-Key: ***\nnext"),
         ('"PRIVATE-TOKEN": "s3cr3t"', '"PRIVATE-TOKEN": "***"'),
         ("sent Bearer s3.cr-3t_/+== and failed", "sent Bearer *** and failed"),
+        ("a cup bearer statue, bearer bonds", "a cup bearer statue, bearer bonds"),
         ("?authorization=s3cr3t&size=3", "?authorization=***&size=3"),
         ("?apikey=s3cr3t&size=3", "?apikey=***&size=3"),
         ("api-key and x-rays: none\nAuthorization:\nnext", "api-key and x-rays: none\nAuthorization:\nnext"),

@@ -47,7 +47,9 @@ _HEADER_SECRET = re.compile(  # as programs print the headers of a request, in q
     r"(?i)\b((?:(?:proxy-)?authorization|(?:x-[\w-]{0,40})?api-?key|(?:private|x-[\w-]{0,40})-token)[\"']?[ \t]*:[ \t]*"
     r"[\"']?)[^\s\"'][^\"'\r\n]*"
 )
-_BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+")
+_BEARER = re.compile(  # a word of letters alone may be a word, as in "bearer bond"
+    r"(?i)\b(bearer\s+)(?:[a-z]{24,}|(?=[a-z]*[\d.~+/=_-])[\w.~+/=-]+)"
+)
 _SECRET_NAME = re.compile(
     r"(?i)(^|_)(token|secret|passw(or)?d|(api|access)?_?key|credentials?|contact|tracking_uri)"
     r"(_|$)"
