@@ -28,8 +28,6 @@ from webdistill.images.views import Views
 from webdistill.models.checkpoint import load_network
 from webdistill.models.zoo import build
 
-HERE = Path(__file__).parent
-
 
 def train(pool: Path, common: dict[str, Any], seed: int) -> dict[str, float]:
     """-> top1 on all test images, images and steps."""
