@@ -32,7 +32,6 @@ PROBES = 8  # lists a query looks into
 LOOKS = 20_000  # vectors a query looks at, at most
 TRAINING = 48  # vectors per centroid from which k-means learns
 ROUNDS = 8  # of k-means
-DIMS = 64  # to which `compact` cuts embeddings
 
 
 @dataclass(frozen=True)
