@@ -73,6 +73,7 @@ def train(pool: Path, common: dict[str, Any], seed: int) -> dict[str, float]:
 
 
 def main(settings: Mapping[str, Any], pool: str, seed: int) -> None:
+    """Write cells/<pool>-<seed>.json. Raises UserError for a pool that params.yaml does not name."""
     if pool not in settings["settings"]:
         raise UserError(f"there is no pool '{pool}' in pipelines/pools/params.yaml")
     folder = Path("pipelines/pools")

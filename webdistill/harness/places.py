@@ -18,6 +18,7 @@ class Places:
     source: Path  # of a cell: where the outputs of earlier stages are
 
     def outputs(self, stage: str) -> Path:
+        """The folder in which the stage publishes."""
         return (self.cell if self.cell is not None else self.root / "data") / stage
 
     def work(self, stage: str) -> Path:
