@@ -28,8 +28,6 @@ from webdistill.images.views import Views
 from webdistill.models.checkpoint import load_network
 from webdistill.models.zoo import build
 
-HERE = Path(__file__).parent
-
 
 def train(pool: Path, common: dict[str, Any], seed: int) -> dict[str, float]:
     """-> top1 on all test images, images and steps."""
@@ -75,6 +73,7 @@ def train(pool: Path, common: dict[str, Any], seed: int) -> dict[str, float]:
 
 
 def main(settings: Mapping[str, Any], pool: str, seed: int) -> None:
+    """Write cells/<pool>-<seed>.json. Raises UserError for a pool that params.yaml does not name."""
     if pool not in settings["settings"]:
         raise UserError(f"there is no pool '{pool}' in pipelines/pools/params.yaml")
     folder = Path("pipelines/pools")

@@ -8,7 +8,6 @@ import warnings
 import zlib
 from collections.abc import Callable
 
-import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
@@ -158,11 +157,3 @@ def sniff(data: bytes) -> str:
     if data.startswith(b"\x89PNG"):
         return "png"
     return "webp" if data[8:12] == b"WEBP" else "jpg"
-
-
-def pixels(data: bytes) -> tuple[int, int, bytes] | None:
-    """(width, height, RGB bytes) of a readable file, else None: equal tuples are equal pictures."""
-    if not decodes(data):
-        return None
-    image = decode(data)
-    return image.width, image.height, np.asarray(image).tobytes()

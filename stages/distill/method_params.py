@@ -14,7 +14,7 @@ METHODS = Literal[
 PLAIN = "kd"  # the method whose student is the network alone
 POOL_FREE = ("dafl", "fast", "cmi", "deepinv")  # see Method.needs_pool
 ROUNDS = ("fast", "cmi", "deepinv")  # methods whose images one process makes, in rounds
-DRAWING = ("mosaic", "augkd", *POOL_FREE)  # methods that make images, see Method.draws
+DRAWING = ("mosaic", "augkd", *POOL_FREE)  # methods that make images, see Method.draw
 Uncertainty = Literal["energy", "max_softmax"]
 Weighting = Literal["disagreement", "agreement", "standardised", "none"]
 

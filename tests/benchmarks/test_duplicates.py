@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.duplicates import LABELS, write_pool
+from tests.benchmarks.programs import run
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_copies_are_like_their_originals_and_nothing_else_is(tmp_path: Path) -> None:
@@ -36,7 +32,8 @@ def test_copies_are_like_their_originals_and_nothing_else_is(tmp_path: Path) -> 
 
 def test_the_program_prints_a_table_and_writes_the_same_numbers(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    done = _program(
+    done = run(
+        "duplicates",
         "--originals", "300", "--images", "600", "--tests", "50", "--threads", "1", "--variants", "exact", "lists",
         "--out", str(report),
     )  # fmt: skip
@@ -51,13 +48,6 @@ def test_the_program_prints_a_table_and_writes_the_same_numbers(tmp_path: Path) 
 
 
 def test_sizes_that_do_not_fit_are_an_error_of_one_line() -> None:
-    done = _program("--images", "200", "--tests", "101")
+    done = run("duplicates", "--images", "200", "--tests", "101")
     assert done.returncode == 2
     assert "--tests 1 to half of them" in done.stderr.splitlines()[-1]
-
-
-def _program(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.duplicates", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
-    )

@@ -6,7 +6,6 @@ import http.client
 import io
 import json
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -24,11 +23,10 @@ from benchmarks.crawls import Job, Server, Setting
 from benchmarks.fetching import Row, results, speeds
 from benchmarks.image_server import Faults, write_pictures
 from benchmarks.process_tree import Tree, check
+from tests.benchmarks.programs import run
 from webdistill.core.errors import UserError
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 COUNT = 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="process trees are measured in /proc")
 
@@ -239,7 +237,8 @@ def test_ratios_are_medians_of_pairs_of_the_same_repetition() -> None:
 @linux
 def test_the_program_prints_tables_and_writes_the_same_figures(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    done = _program(
+    done = run(
+        "fetching",
         "--count", "60", "--many", "120", "--sides", "32", "--processes", "1", "--slots", "8", "--repeat", "1",
         "--out", str(report),
     )  # fmt: skip
@@ -276,14 +275,7 @@ def test_the_program_prints_tables_and_writes_the_same_figures(tmp_path: Path) -
     ],
 )
 def test_what_cannot_be_run_is_an_error_of_one_line(given: list[str], message: str) -> None:
-    done = _program(*given)
+    done = run("fetching", *given)
     assert done.returncode != 0
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-
-
-def _program(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.fetching", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
-    )

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +19,12 @@ from benchmarks.variants import distill_settings, make, make_teacher, make_views
 from stages.distill.loop import Run
 from stages.distill.methods import Batch
 from stages.distill.methods.kd3 import Kd3, draw_mixture
+from tests.benchmarks.programs import run
 from webdistill.core.errors import UserError
 from webdistill.models.projected import Projected
 from webdistill.models.zoo import build
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 SETTING = Setting("resnet8", "resnet8", batch=16, threads=1, workers=0, device="cpu")
 NOISE = pixels.load("synthetic", 64)
@@ -173,7 +169,8 @@ def test_every_variant_stands_in_a_table() -> None:
 
 def test_the_program_prints_a_table_and_writes_the_same_numbers(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    done = _program(
+    done = run(
+        "kd3_step",
         "--images", "synthetic", "--images-count", "64", "--batch", "16", "--repeat", "1", "--threads", "1",
         "--teacher", "resnet8", "--student", "resnet8", "--workers", "0", "--device", "cpu",
         "--variants", "naive", "later", "--out", str(report),
@@ -191,16 +188,9 @@ def test_the_program_prints_a_table_and_writes_the_same_numbers(tmp_path: Path) 
 
 
 def test_absent_images_are_an_error_of_one_line_and_noise_must_be_asked_for(tmp_path: Path) -> None:
-    done = _program("--images", str(tmp_path / "nothing"))
+    done = run("kd3_step", "--images", str(tmp_path / "nothing"))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "--images synthetic" in line
     with pytest.raises(UserError, match="no Parquet files"):
         pixels.load(str(tmp_path), 4)
-
-
-def _program(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.kd3_step", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
-    )

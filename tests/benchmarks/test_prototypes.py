@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +10,9 @@ import pytest
 
 from benchmarks.clusterings import VARIANTS, Setting, features, judge, ours
 from benchmarks.prototypes import LABELS
+from tests.benchmarks.programs import run
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 SETTING = Setting(images=4000, width=20, count=6, dims=5, iterations=50, threads=1)
 
 
@@ -81,7 +77,8 @@ def test_every_variant_has_a_label() -> None:
 
 def test_the_program_prints_a_table_and_writes_the_same_numbers(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    done = _program(
+    done = run(
+        "prototypes",
         "--images", "3000", "--width", "16", "--count", "8", "--dims", "4", "--iterations", "5", "--threads", "1",
         "--repeat", "2", "--variants", "ours", "faiss", "--out", str(report),
     )  # fmt: skip
@@ -99,13 +96,6 @@ def test_the_program_prints_a_table_and_writes_the_same_numbers(tmp_path: Path) 
 
 
 def test_sizes_that_do_not_fit_are_an_error_of_one_line() -> None:
-    done = _program("--images", "100", "--count", "11")
+    done = run("prototypes", "--images", "100", "--count", "11")
     assert done.returncode == 2
     assert "--images must be at least 10 x --count" in done.stderr.splitlines()[-1]
-
-
-def _program(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.prototypes", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
-    )

@@ -87,7 +87,7 @@ def test_the_code_of_a_network_is_in_the_key_of_a_half_finished_run(
     for room in ("stages", "webdistill"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / room, copy / room, ignore=ignored)
-    monkeypatch.setattr("webdistill.harness.stage.CODE", copy)
+    monkeypatch.setattr("webdistill.harness.closure.CODE", copy)
 
     def digest(*networks: str) -> str:
         stage = Stage("distill", load(Path("params.yaml")), None)

@@ -12,8 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,18 +21,13 @@ from typing import Any
 import pytest
 
 from tests.harness.records import record
+from tests.tracking_server import free_port, starting
 from webdistill.harness import spool
 from webdistill.tracking import flush, store
 
 ROOT = Path(__file__).resolve().parents[2]
 # MLflow 3.17 beside SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(autouse=True)
@@ -68,40 +62,15 @@ def local(folder: Path, blank: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def starting(tmp_path_factory: pytest.TempPathFactory, blank: Path) -> Iterator[str]:
-    """A real server."""
-    home, port = tmp_path_factory.mktemp("server"), free_port()
-    store = ["--backend-store-uri", f"sqlite:///{home}/server.db"]
-    place = ["--artifacts-destination", str(home / "artifacts"), "--workers", "1"]
-    shutil.copy(blank, home / "server.db")
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--port", str(port), *store, *place],
-            cwd=home,
-            env={
-                **os.environ,
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                "MLFLOW_DISABLE_TELEMETRY": "true",
-            },
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    yield f"http://127.0.0.1:{port}"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def answering(tmp_path_factory: pytest.TempPathFactory, blank: Path) -> Iterator[Callable[[], str]]:
+    """A real server, which starts while other tests run."""
+    with starting(tmp_path_factory.mktemp("server"), blank) as answering:
+        yield answering
 
 
 @pytest.fixture
-def server(starting: str) -> str:
-    limit = time.monotonic() + 50
-    while time.monotonic() < limit:
-        try:
-            with urllib.request.urlopen(f"{starting}/health", timeout=5):
-                return starting
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail("the tracking server did not start")
+def server(answering: Callable[[], str]) -> str:
+    return answering()
 
 
 def run_flush(folder: Path) -> int:

@@ -37,14 +37,11 @@ from webdistill.harness.params import load
 from webdistill.harness.stage import Stage, run
 from webdistill.models.device import pick_device
 
+pytestmark = pytest.mark.usefixtures("place")
+
 ROOT = Path(__file__).parents[2]
 tiny = embedding.tiny
 stage = evaluating.stage
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from stages.distill.deconfound import attach
 from stages.distill.loop import Run
@@ -60,20 +59,6 @@ def make(**changes: Any) -> Run:
     ids, labels = [f"image{i}" for i in range(COUNT)], torch.arange(COUNT) % 4 - 1
     classes = ("a", "b", "c")
     return Run(settings, 1, views, teacher, method, torch.ones(COUNT), ids, classes, labels)
-
-
-def train(run: Run, stop: int) -> Run:
-    for number in range(len(run.rows), stop):
-        list(run.epoch(number))
-    return run
-
-
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: each.clone() for name, each in module.state_dict().items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def augkd_of(run: Run) -> AugKd:

@@ -76,11 +76,5 @@ def make(method: str = "kd", plug_in: bool = True, seed: int = 0, **changes: Any
     return Run(settings, 1, views, teacher, host, torch.ones(COUNT), IDS, ("a", "b", "c"))
 
 
-def train(run: Run, stop: int) -> Run:
-    for number in range(len(run.rows), stop):
-        assert sum(run.epoch(number)) == 8
-    return run
-
-
 def plugged(run: Run) -> Any:
     return run.method.student().compensation

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stages.distill.deconfound import attach
 from stages.distill.loop import Run
@@ -64,20 +64,6 @@ def used_teacher() -> Classifier:
         for _ in range(20):
             teacher(torch.randn(32, 3, SIZE, SIZE))
     return teacher.eval().requires_grad_(False)
-
-
-def train(run: Run, stop: int) -> Run:
-    for number in range(len(run.rows), stop):
-        assert sum(run.epoch(number)) == 16
-    return run
-
-
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: each.clone() for name, each in module.state_dict().items()}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 def synthesis(method: str, **changes: Any) -> tuple[Synthesis, Classifier]:

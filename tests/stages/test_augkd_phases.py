@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.stages.augkd_runs import augkd_of, make, read, train
+from tests.stages.augkd_runs import augkd_of, make, read
+from tests.stages.short_runs import train
 from webdistill.core.errors import UserError
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
 from stages.distill.moments import shown_epochs
-from tests.stages.augkd_runs import COUNT, DRAWN, augkd_of, make, read, same, state, train
+from tests.stages.augkd_runs import COUNT, DRAWN, augkd_of, make, read
+from tests.stages.short_runs import check_resume, same, state, train
 
 
 # -- resume ----------------------------------------------------------------------------------------------------
@@ -35,14 +36,7 @@ def test_resumed_in_any_module_equals_uninterrupted_bit_for_bit(
     tmp_path: Path, killed_after: int, changes: dict[str, Any]
 ) -> None:
     changes = {"steps_per_epoch": 4, **changes}  # the generator's steps: 0, 6 and so on
-    whole, first, second = uncut(json.dumps(changes)), make(**changes), make(**changes)
-    save(train(first, killed_after), tmp_path / "state.pt")
-    for tensor in (*second.method.parameters(), *second.method.buffers()):
-        tensor.detach().zero_()
-    assert restore(second, tmp_path / "state.pt") == killed_after
-    assert train(second, 6).rows == whole.rows
-    assert second.history.bits() == whole.history.bits()
-    assert same(state(whole.method), state(second.method))
+    check_resume(lambda: make(**changes), tmp_path, killed_after, 6, uncut(json.dumps(changes)))
 
 
 @functools.cache

@@ -28,12 +28,6 @@ def layouts(count: int, side: int) -> tuple[list[Image.Image], list[Image.Image]
     return [Image.fromarray(x.astype(np.uint8)) for x in one], [Image.fromarray(x) for x in pixels]
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("side", [144, 80])
 def test_pictures_of_one_layout_are_no_duplicates_where_they_are_large(
     place: Path, side: int

@@ -12,7 +12,8 @@ from torch import Tensor
 from stages.distill import confounders
 from stages.distill.confounders import Confounders, look
 from stages.distill.loop import Run
-from tests.stages.plugged import COUNT, IDS, KEY, SHARES, make, plugged, train
+from tests.stages.plugged import COUNT, IDS, KEY, SHARES, make, plugged
+from tests.stages.short_runs import train
 
 CLASSES = ("a", "b", "c")
 

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stages.distill.checkpoint import restore, save
 from stages.distill.deconfound import (
     DrawnDictionary,
     memory,
@@ -35,8 +34,8 @@ from tests.stages.plugged import (
     WIDTH,
     make,
     plugged,
-    train,
 )
+from tests.stages.short_runs import check_resume, same, train
 from webdistill.core.errors import UserError
 
 READING = {  # losses that read the student's logits, or the maps that a shared classifier makes them of
@@ -57,11 +56,6 @@ def losses(run: Run) -> list[dict[str, float]]:
         {name: each for name, each in row.items() if not name.startswith("compensation_")}
         for row in run.rows
     ]
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Whether all that `one` names is bit for bit the same in `other`."""
-    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 FIRST_STEPS: dict[str, dict[str, Any]] = {
@@ -194,14 +188,8 @@ def test_drawn_prototypes_and_priors_make_up_the_mean_of_the_methods_images() ->
      *(pytest.param("mosaic", stop, DRAWN, marks=pytest.mark.slow) for stop in (2, 4))],
 )  # fmt: skip
 def test_resuming_changes_no_bit(tmp_path: Path, method: str, stop: int, changes: Any) -> None:
-    whole, second = train(make(method, **changes), 6), make(method, **changes)
-    save(train(make(method, **changes), stop), tmp_path / "state.pt")
-    for tensor in (*second.method.parameters(), *plugged(second).buffers()):
-        nn.init.zeros_(tensor)
-    assert restore(second, tmp_path / "state.pt") == stop
-    assert train(second, 6).rows == whole.rows
-    assert second.history.bits() == whole.history.bits()
-    assert same(state(whole.method), state(second.method))
+    whole, resumed = check_resume(lambda: make(method, **changes), tmp_path, stop, 6)
+    assert same(state(whole.method), state(resumed.method))
 
 
 @pytest.mark.parametrize(
@@ -278,6 +266,6 @@ def test_params_know_which_methods_draw() -> None:
         name
         for name, module in zip(names, modules, strict=True)
         for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, Method) and kind.draws
+        if isinstance(kind, type) and issubclass(kind, Method) and kind.draw is not Method.draw
     }
     assert found == set(DRAWING)

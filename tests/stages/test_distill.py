@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from stages.distill import answers
-from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
 from stages.distill.method_params import POOL_FREE
 from stages.distill.methods import Batch
@@ -22,6 +21,7 @@ from stages.distill.methods import build as build_method
 from stages.distill.methods.kd import kl_divergence
 from stages.distill.params import Distill
 from stages.distill.rate import rate_factor
+from tests.stages.short_runs import check_resume, train
 from webdistill.core.errors import UserError
 from webdistill.harness.params import load
 from webdistill.images.views import Views
@@ -74,15 +74,6 @@ def make(size: int = 16, **changes: Any) -> Run:
     )
 
 
-def train(run: Run, start: int, stop: int) -> None:
-    for number in range(start, stop):
-        assert sum(run.epoch(number)) == 16
-
-
-def state(run: Run) -> dict[str, torch.Tensor]:
-    return {k: v.clone() for k, v in run.method.state_dict().items()}
-
-
 def test_kl_divergence_equals_the_naive_loop() -> None:
     torch.manual_seed(1)
     student, teacher = torch.randn(5, 4).double(), torch.randn(5, 4).double()
@@ -130,31 +121,12 @@ def _steps(step: int) -> float:
 def test_resumed_equals_uninterrupted_bit_for_bit(
     tmp_path: Path, killed_after: int, precision: str
 ) -> None:
-    check_resume(tmp_path, killed_after, precision=precision)
+    check_resume(lambda: make(precision=precision), tmp_path, killed_after, 4)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_resumes_bit_for_bit(tmp_path: Path, method: str) -> None:
-    check_resume(tmp_path, 2, method=method, **{"kd3.reselect_every": 3})
-
-
-def check_resume(tmp_path: Path, killed_after: int, **changes: Any) -> None:
-    whole = make(**changes)
-    train(whole, 0, 4)
-    first = make(**changes)
-    train(first, 0, killed_after)
-    save(first, tmp_path / "state.pt")
-    second = make(**changes)
-    for parameter in second.method.parameters():
-        torch.nn.init.zeros_(parameter)
-    done = restore(second, tmp_path / "state.pt")
-    assert done == killed_after
-    train(second, done, 4)
-    assert second.rows == whole.rows
-    assert second.history.rows == whole.history.rows
-    assert second.history.bits() == whole.history.bits()
-    for name, tensor in state(whole).items():
-        assert torch.equal(tensor, state(second)[name]), name
+    check_resume(lambda: make(method=method, **{"kd3.reselect_every": 3}), tmp_path, 2, 4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -162,7 +134,7 @@ def test_the_teacher_is_byte_equal_after_training_and_the_student_is_not(method:
     run = make(method=method)
     before = {k: v.clone() for k, v in run.teacher.state_dict().items()}
     student = {k: v.clone() for k, v in run.method.student().state_dict().items()}
-    train(run, 0, 2)
+    train(run, 2)
     assert not run.teacher.training
     for name, tensor in run.teacher.state_dict().items():
         assert torch.equal(tensor, before[name]), name
@@ -181,7 +153,7 @@ def test_a_student_holds_no_more_of_the_teacher_than_it_should(method: str) -> N
 
 def test_the_loss_falls() -> None:
     run = make(epochs=30, mixup=0.0)
-    train(run, 0, 30)
+    train(run, 30)
     assert run.rows[-1]["loss"] < 0.5 * run.rows[0]["loss"]
 
 
@@ -189,7 +161,7 @@ def test_the_loss_falls() -> None:
 def test_a_view_that_comes_again_is_answered_once(method: str) -> None:
     run = make(method=method, epochs=6)
     asked = count_questions(run)
-    train(run, 0, 6)
+    train(run, 6)
     assert (
         sum(asked) == 2 * 21 + 8
     )  # two views of the whole pool, and the batch that tells the size
@@ -211,11 +183,11 @@ def test_a_view_that_comes_again_is_answered_once(method: str) -> None:
 
 def test_answers_that_do_not_fit_are_given_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = make(method="simkd", mixup=0.0)
-    train(kept, 0, 4)
+    train(kept, 4)
     monkeypatch.setattr(answers, "LIMIT", 1000)
     run = make(method="simkd", mixup=0.0)
     asked = count_questions(run)
-    train(run, 0, 4)
+    train(run, 4)
     assert sum(asked) == 4 * 16
     assert not run.feed.answers.kept
     assert run.rows[-1]["loss"] == pytest.approx(kept.rows[-1]["loss"], rel=1e-2)
@@ -235,8 +207,8 @@ def count_questions(run: Run) -> list[int]:
 
 def test_a_cycle_of_views_changes_nothing_until_it_repeats() -> None:
     cycled, fresh = make(method="kd", views=3), make(method="kd", views=0)
-    train(cycled, 0, 4)
-    train(fresh, 0, 4)
+    train(cycled, 4)
+    train(fresh, 4)
     for one, other in zip(cycled.rows[:3], fresh.rows[:3], strict=True):
         assert one == pytest.approx(other, rel=1e-3)  # answered in other batches: up to rounding
     assert cycled.rows[3]["loss"] != pytest.approx(fresh.rows[3]["loss"], rel=1e-3)
@@ -247,7 +219,7 @@ def test_a_cycle_of_views_changes_nothing_until_it_repeats() -> None:
 def test_views_that_do_not_come_again_are_answered_batch_by_batch() -> None:
     run = make(views=4)
     asked = count_questions(run)
-    train(run, 0, 4)
+    train(run, 4)
     assert sum(asked) == 4 * 16
     assert not run.feed.answers.kept
 
@@ -320,6 +292,6 @@ def test_a_batch_larger_than_the_selection_is_refused() -> None:
 def test_selection_weights_reach_the_loss() -> None:
     heavy, plain = make(), make()
     heavy.weight.copy_(torch.linspace(0, 2, 21))
-    train(heavy, 0, 1)
-    train(plain, 0, 1)
+    train(heavy, 1)
+    train(plain, 1)
     assert heavy.rows[0]["loss"] != plain.rows[0]["loss"]

@@ -16,6 +16,7 @@ from stages.distill.loop import Run
 from stages.distill.methods import Batch, build
 from stages.distill.methods.augkd import AugKd
 from stages.distill.params import Distill
+from tests.stages.short_runs import state
 from webdistill.harness.params import load
 from webdistill.images.views import Views
 from webdistill.models.zoo import build as network
@@ -68,10 +69,6 @@ def noises(count: int) -> list[Tensor]:
     return [
         torch.from_numpy(rng.standard_normal((BATCH, LATENT), np.float32)) for _ in range(count)
     ]
-
-
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: each.clone() for name, each in module.state_dict().items()}
 
 
 def moved(module: nn.Module, before: dict[str, Tensor]) -> set[str]:

@@ -17,6 +17,7 @@ from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
 from stages.distill.methods import Batch, build
 from stages.distill.params import Distill
+from tests.stages.short_runs import state
 from webdistill.core.errors import UserError
 from webdistill.harness.params import load
 from webdistill.images.views import Views
@@ -55,10 +56,6 @@ def watch(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
 
     monkeypatch.setattr(run.method, "losses", noted)
     return seen
-
-
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: each.clone() for name, each in module.state_dict().items()}
 
 
 @pytest.mark.parametrize("method", ["augkd", "supervised"])

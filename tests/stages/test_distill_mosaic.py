@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
 from stages.distill.methods import Batch, build
 from stages.distill.methods.kd import kl_divergence
@@ -28,6 +27,7 @@ from stages.distill.methods.mosaic import (
 )
 from stages.distill.methods.mosaic_networks import Generator, PatchDiscriminator
 from stages.distill.params import Distill
+from tests.stages.short_runs import check_resume, state, train
 from webdistill.harness.params import read_yaml
 from webdistill.images.views import Views
 from webdistill.models.zoo import build as network
@@ -62,15 +62,6 @@ def make(precision: str = "float32", **mosaic: Any) -> Run:
         ids=[f"image{i}" for i in range(COUNT)],
         classes=("a", "b", "c"),
     )
-
-
-def train(run: Run, start: int, stop: int) -> None:
-    for number in range(start, stop):
-        assert sum(run.epoch(number)) == 16
-
-
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: each.clone() for name, each in module.state_dict().items()}
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
@@ -269,7 +260,7 @@ def test_training_moves_all_three_and_no_byte_of_the_teacher() -> None:
     before = state(run.teacher)
     nets = {"net": method.net, "G": method.generator, "D": method.discriminator}
     old = {name: state(net) for name, net in nets.items()}
-    train(run, 0, 2)
+    train(run, 2)
     for name, tensor in run.teacher.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert not run.teacher.training
@@ -283,19 +274,7 @@ def test_training_moves_all_three_and_no_byte_of_the_teacher() -> None:
 @pytest.mark.slow
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
     """In bfloat16, which this generator is slow in; test_distill resumes every method in float32."""
-    whole = make("bfloat16")
-    train(whole, 0, 2)
-    first = make("bfloat16")
-    train(first, 0, 1)
-    save(first, tmp_path / "state.pt")
-    second = make("bfloat16")
-    for parameter in second.method.parameters():
-        nn.init.zeros_(parameter)
-    assert restore(second, tmp_path / "state.pt") == 1
-    train(second, 1, 2)
-    assert second.rows == whole.rows
-    for name, tensor in whole.method.state_dict().items():
-        assert torch.equal(tensor, second.method.state_dict()[name]), name
+    check_resume(lambda: make("bfloat16"), tmp_path, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +287,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_every_option_reaches_the_student(change: dict[str, Any]) -> None:
     changed = make(**change)
-    train(changed, 0, 1)
+    train(changed, 1)
     weights = changed.method.student().state_dict()
     assert not all(torch.equal(v, weights[k]) for k, v in plain().items())
 
@@ -316,7 +295,7 @@ def test_every_option_reaches_the_student(change: dict[str, Any]) -> None:
 @functools.cache
 def plain() -> dict[str, Tensor]:
     run = make()
-    train(run, 0, 1)
+    train(run, 1)
     return state(run.method.student())
 
 

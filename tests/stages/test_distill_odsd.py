@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from stages.distill.checkpoint import restore, save
 from stages.distill.loop import Run
 from stages.distill.methods import Batch, Pool, build
 from stages.distill.methods.kd import kl_divergence
@@ -28,6 +27,7 @@ from stages.distill.methods.odsd import (
     spread_start,
 )
 from stages.distill.params import Distill
+from tests.stages.short_runs import check_resume, state, train
 from webdistill.harness.params import read_yaml
 from webdistill.images.views import Views
 from webdistill.models.zoo import build as network
@@ -59,15 +59,6 @@ def make(method: str = "odsd", precision: str = "float32", **odsd: Any) -> Run:
         ids=[f"image{i}" for i in range(COUNT)],
         classes=("a", "b", "c"),
     )
-
-
-def train(run: Run, start: int, stop: int) -> None:
-    for number in range(start, stop):
-        assert sum(run.epoch(number)) == 16
-
-
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: each.clone() for name, each in module.state_dict().items()}
 
 
 def logits_of(labels: list[int], confidences: list[float], classes: int) -> Tensor:
@@ -284,7 +275,7 @@ def test_student_and_map_get_exactly_the_gradient_of_both_losses() -> None:
 def test_no_byte_of_the_teacher_changes_and_it_is_not_saved() -> None:
     run = make()
     before, student = state(run.teacher), state(run.method.student())
-    train(run, 0, 2)
+    train(run, 2)
     for name, tensor in run.teacher.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert not run.teacher.training
@@ -296,26 +287,13 @@ def test_no_byte_of_the_teacher_changes_and_it_is_not_saved() -> None:
 
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
     """In bfloat16; test_distill resumes every method in float32."""
-    whole = make(precision="bfloat16")
-    train(whole, 0, 3)
-    first = make(precision="bfloat16")
-    train(first, 0, 1)
-    save(first, tmp_path / "state.pt")
-    second = make(precision="bfloat16")
-    for parameter in second.method.parameters():
-        nn.init.zeros_(parameter)
-    assert restore(second, tmp_path / "state.pt") == 1
-    train(second, 1, 3)
-    assert second.rows == whole.rows
-    assert torch.equal(second.kept, whole.kept)
-    for name, tensor in whole.method.state_dict().items():
-        assert torch.equal(tensor, second.method.state_dict()[name]), name
+    check_resume(lambda: make(precision="bfloat16"), tmp_path, 1, 3)
 
 
 def test_without_relations_and_sampling_it_is_plain_distillation() -> None:
     plain, bare = make("kd"), make(keep=1.0, relation=0.0)
-    train(plain, 0, 2)
-    train(bare, 0, 2)
+    train(plain, 2)
+    train(bare, 2)
     assert bare.rows == plain.rows
     assert not bare.method.needs_maps
     weights = bare.method.student().state_dict()
@@ -326,7 +304,7 @@ def test_without_relations_and_sampling_it_is_plain_distillation() -> None:
 @pytest.mark.parametrize("change", [{"keep": 0.9}, {"prototypes": 1}, {"relation": 0.5}], ids=str)
 def test_every_option_reaches_the_student(change: dict[str, Any]) -> None:
     changed = make(**change)
-    train(changed, 0, 1)
+    train(changed, 1)
     weights = changed.method.student().state_dict()
     assert not all(torch.equal(v, weights[k]) for k, v in plain().items())
 
@@ -334,13 +312,13 @@ def test_every_option_reaches_the_student(change: dict[str, Any]) -> None:
 @functools.cache
 def plain() -> dict[str, Tensor]:
     run = make()
-    train(run, 0, 1)
+    train(run, 1)
     return state(run.method.student())
 
 
 def test_relations_come_closer_to_the_teachers() -> None:
     run = make(keep=1.0)
     run.settings = run.settings.model_copy(update={"epochs": 15})
-    train(run, 0, 15)
+    train(run, 15)
     first, last = run.rows[0]["relation"], run.rows[-1]["relation"]
     assert last < 0.8 * first

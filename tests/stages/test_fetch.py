@@ -32,17 +32,15 @@ from webdistill.core.files import read_json, read_table, sha256_file
 from webdistill.harness.params import Params
 from webdistill.harness.stage import Stage
 
+# a stage keeps its scratch space in the current folder
+pytestmark = pytest.mark.usefixtures("place")
+
 SEARCH = {
     "columns": {}, "keywords": {}, "negative": (),
     "openverse": {"enabled": False, "per_class": 1, "licences": ("cc0",)},
     "wikimedia": {"enabled": False, "per_class": 1},
     "inaturalist": {"enabled": False, "per_class": 200, "licences": ("cc0", "by")},
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # a stage keeps its scratch space in the current folder
 
 
 def picture(seed: int, size: int = 12, kind: str = "PNG") -> bytes:

@@ -18,14 +18,11 @@ from tests.stages.test_fetch import ledger, picture, pool, run
 from tests.stages.test_fetch_http import SETTINGS, Server, candidates, finish, server
 from webdistill.core.files import read_json
 
+pytestmark = pytest.mark.usefixtures("place")
+
 __all__ = ["server"]  # a fixture
 SHA256 = [hashlib.sha256(png(n)).hexdigest() for n in range(8)]
 MD5 = [hashlib.md5(png(n)).hexdigest() for n in range(8)]
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def save(path: Path, urls: list[str], **columns: list[object]) -> None:

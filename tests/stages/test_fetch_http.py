@@ -22,7 +22,7 @@ from stages.fetch.outcomes import STATUSES, Outcome, Verdict
 from stages.fetch.params import Fetch
 from stages.fetch.sources import LocalImages
 from webdistill.core.errors import UserError
-from webdistill.core.files import read_json, read_table, remove, write_table
+from webdistill.core.files import read_json, read_table, write_table
 from webdistill.harness.params import Params, Task
 from webdistill.harness.stage import Stage
 from webdistill.images.workers import Workers
@@ -198,7 +198,7 @@ def test_a_defect_costs_its_own_candidate_and_is_told_once(
     assert "_Defect at test_fetch_http.py:" in line
     assert "geheim" not in line
     stage = Stage("fetch", stage.settings, tmp_path / "out")
-    remove(stage._out)
+    stage.discard()
     fetch_main.main(stage)  # mended: a failed candidate is not final
     stage.publish()
     assert read_json(stage.data / "metrics.json") | {"ok": 4, "failed": 0} == read_json(

@@ -11,6 +11,8 @@ import pytest
 from tests.stages.test_fetch import ledger, run
 from tests.stages.test_fetch_http import Server, server
 
+pytestmark = pytest.mark.usefixtures("place")
+
 __all__ = ["server"]  # a fixture
 LISTED = {  # as listed -> as it must be asked for
     "/ok/1/sig=/300x300/http%3A%2F%2Fcdn.example%2Fa%2Fb.jpg": "",
@@ -22,11 +24,6 @@ LISTED = {  # as listed -> as it must be asked for
     "/ok/7/a%2520b.jpg#part": "/ok/7/a%2520b.jpg",
     "/ok/8?Filters=[%7B&quot;n&quot;:1%7D]&#038;x": "/ok/8?Filters=%5B%7B%22n%22:1%7D%5D&x",
 }
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

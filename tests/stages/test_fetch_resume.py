@@ -39,7 +39,8 @@ import stages.fetch.crawl, stages.fetch.ledger, stages.fetch.summary, webdistill
 from stages.fetch.params import Fetch
 from webdistill.core.errors import UserError
 from webdistill.harness.params import Params, Task
-from webdistill.harness.stage import Stage, _locked, _run_locked
+from webdistill.harness.stage import Stage
+from webdistill.harness.underway import carry_out
 
 task = Task(seed=0, threads=1, classes=("cat", "dog"), image_size=32, teacher="", test_images="", test_labels="")
 settings = Params(task, {"fetch": Fetch(**SETTINGS)}, {})
@@ -51,8 +52,7 @@ def once(folder, limit):
     sys.stderr = open(os.devnull, "w")
     stage = Stage("fetch", settings, Path.cwd() / "cell")
     try:
-        with _locked(stage.work):
-            _run_locked(stage, fetch.main)
+        carry_out(stage, fetch.main)
     except UserError as error:
         sys.stdout.write(f"{error}\\n")
         return 2

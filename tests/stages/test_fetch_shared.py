@@ -33,14 +33,14 @@ import stages.fetch.sharing as sharing
 from stages.fetch.params import Fetch
 from webdistill.core.errors import UserError
 from webdistill.harness.params import Params, Task
-from webdistill.harness.stage import Stage, _locked, _run_locked
+from webdistill.harness.stage import Stage
+from webdistill.harness.underway import carry_out
 
 sharing.FEW = 4
 task = Task(seed=0, threads=1, classes=("cat", "dog"), image_size=32, teacher="", test_images="", test_labels="")
 stage = Stage("fetch", Params(task, {"fetch": Fetch(**SETTINGS)}, {}), Path.cwd() / "cell")
 try:
-    with _locked(stage.work, shared=len(sys.argv) > 1):
-        _run_locked(stage, fetch.main)
+    carry_out(stage, fetch.main, shared=len(sys.argv) > 1)
 except UserError as error:
     sys.exit(f"error: {error}")
 """.replace("SETTINGS", repr({**SETTINGS, "delay": 0.05}))

@@ -23,12 +23,6 @@ from webdistill.harness.params import load
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_every_reason_with_its_value_and_threshold(place: Path) -> None:
     """One image for each reason; the first is good, the second its copy with a lower score, the last one too many."""
     images = [

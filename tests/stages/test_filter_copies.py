@@ -17,12 +17,6 @@ from webdistill.core.errors import UserError
 from webdistill.images.copies import Pairs
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("exact", [0, 20_000])
 def test_neighbours_by_embedding_find_copies_cut_off_at_a_corner(
     place: Path, exact: int, monkeypatch: pytest.MonkeyPatch

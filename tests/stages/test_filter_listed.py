@@ -13,16 +13,13 @@ from tests.stages.filter_project import finish, name, photo, stage_for
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_json
 
+pytestmark = pytest.mark.usefixtures("place")
+
 RULES = [
     ("max_punsafe", "punsafe", "punsafe"), ("max_nsfw", "nsfw", "nsfw"),
     ("max_pwatermark", "pwatermark", "pwatermark"), ("min_aesthetic", "aesthetic", "low_aesthetic"),
     ("min_similarity", "similarity", "low_similarity"),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(("key", "column", "reason"), RULES)

@@ -26,12 +26,6 @@ from webdistill.core.errors import UserError
 from webdistill.core.files import write_table
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     "entry",
     [

@@ -11,21 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from stages.distill.checkpoint import restore, save
 from stages.distill.method_params import POOL_FREE
 from stages.distill.methods.cmi import Cmi
 from stages.distill.methods.kd import kl_divergence
-from tests.stages.pool_free import (
-    STORING,
-    equal,
-    make,
-    state,
-    synthesis,
-    train,
-)
+from tests.stages.pool_free import STORING, make, synthesis
+from tests.stages.short_runs import check_resume, same, state, train
 
 FIRST = ["fast", *(pytest.param(name, marks=pytest.mark.slow) for name in STORING[1:])]
 DRAWN = {
@@ -92,7 +85,7 @@ def test_cmis_head_learns_within_rounds_and_the_runs_optimiser_has_no_part_of_it
     assert isinstance(run.method, Cmi)
     before = state(run.method.head)
     train(run, 1)
-    assert not equal(before, state(run.method.head))
+    assert not same(before, state(run.method.head))
     taken = {id(p) for o in run.descent.optimisers for g in o.param_groups for p in g["params"]}
     assert taken == {id(p) for p in run.method.net.parameters()}
 
@@ -105,7 +98,7 @@ def test_no_file_is_written_and_no_image_of_the_pool_is_used(
     without, beside = train(make(method), 2), train(make(method, images=20), 2)
     assert not list(tmp_path.rglob("*"))
     assert without.rows == beside.rows
-    assert equal(state(without.method), state(beside.method))
+    assert same(state(without.method), state(beside.method))
     assert without.steps_per_epoch == 2
     assert make(method, steps_per_epoch=None).steps_per_epoch == 100
     assert make(method, images=20, steps_per_epoch=None).steps_per_epoch == 100
@@ -122,14 +115,7 @@ def test_no_file_is_written_and_no_image_of_the_pool_is_used(
 )  # fmt: skip
 def test_resuming_changes_no_bit(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
     """Without these changes test_distill resumes every method."""
-    whole = train(make(method, **changes), 4)
-    save(train(make(method, **changes), 2), tmp_path / "state.pt")
-    second = make(method, **changes)
-    for parameter in second.method.parameters():
-        nn.init.zeros_(parameter)
-    assert restore(second, tmp_path / "state.pt") == 2
-    assert train(second, 4).rows == whole.rows
-    assert equal(state(second.method), state(whole.method))
+    check_resume(lambda: make(method, **changes), tmp_path, 2, 4)
 
 
 @pytest.mark.parametrize("method", POOL_FREE)
@@ -162,7 +148,7 @@ def test_the_dictionary_is_drawn_from_the_methods_images_and_refreshed(method: s
 def test_every_option_changes_the_student(method: str, change: dict[str, Any]) -> None:
     ((key, value),) = change.items()
     changed = train(make(method, **{f"{method}.{key}": value}), 2)
-    assert not equal(plain(method), state(changed.method.student()))
+    assert not same(plain(method), state(changed.method.student()))
 
 
 @functools.cache

@@ -6,24 +6,14 @@ import base64
 import re
 from pathlib import Path
 
-import pytest
-
 from stages.report.__main__ import main
 from stages.report.evidence import HIDDEN
 from stages.report.gather import gather
 from tests.stages.report_project import (
     FATES,
-    build_project,
     image_id,
 )
 from tests.stages.report_stage import Reader, Stage, rendered
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    build_project(root)
-    return root
 
 
 def test_the_page_loads_nothing_and_runs_nothing(project: Path) -> None:

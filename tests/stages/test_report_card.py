@@ -15,19 +15,9 @@ from ruamel.yaml import YAML
 from stages.report.__main__ import main
 from stages.report.card import card, plain
 from stages.report.gather import gather
-from tests.stages.report_project import (
-    build_project,
-)
 from tests.stages.report_stage import Stage
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    build_project(root)
-    return root
 
 
 def test_card_text_cannot_break_out_of_its_table_cell() -> None:

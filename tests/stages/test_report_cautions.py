@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +16,13 @@ from stages.report.gather import gather
 from stages.report.ledger import host
 from stages.report.page import page
 from stages.report.sections.cautions import at_chance, cautions, rare
-from tests.stages.report_project import CLASSES, build_project
+from tests.stages.report_project import CLASSES
 from tests.stages.report_stage import Stage
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
-    root = tmp_path_factory.mktemp("report")
-    build_project(root)
-    return gather(Stage(root))
+def evidence(project: Path) -> Evidence:
+    return gather(Stage(project))
 
 
 def changed(evidence: Evidence, **collected: object) -> Evidence:

@@ -29,13 +29,6 @@ KINDS = {  # what a column must hold for a data type
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    build_project(root)
-    return root
-
-
-@pytest.fixture(scope="module")
 def found(project: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(croissant(gather(Stage(project))))
     return value

@@ -18,16 +18,9 @@ from stages.report.columns import Columns
 from stages.report.evidence import read_teacher
 from stages.report.gather import gather
 from stages.report.sections.fit import BINS, effective_number, fit, histogram, measure
-from tests.stages.report_project import FATES, FETCHED_NOT, build_project
+from tests.stages.report_project import FATES, FETCHED_NOT
 from tests.stages.report_stage import Stage
 from webdistill.core.files import write_table
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    build_project(root)
-    return root
 
 
 def test_counts_equal_those_of_the_rows_the_project_was_made_of(project: Path) -> None:

@@ -28,20 +28,12 @@ from stages.report.sections.thresholds import just_above, just_below
 from tests.stages.report_project import (
     FATES,
     SHEETS,
-    build_project,
     image_id,
     sheet_png,
     webp,
 )
 from tests.stages.report_stage import Stage, rendered
 from webdistill.web import intranet
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    build_project(root)
-    return root
 
 
 def test_the_funnel_adds_up(project: Path) -> None:

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from stages.report.gather import gather
 from stages.report.sections.truth import Fate, fates, judge, judge_duplicates, verdicts
-from tests.stages.report_project import (
-    build_project,
-)
 from tests.stages.report_stage import Stage
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    build_project(root)
-    return root
 
 
 def test_verdicts_on_the_planted_truth(project: Path) -> None:

@@ -24,6 +24,9 @@ from webdistill.images.pool import PoolRow, load_images, write_pool
 from webdistill.models.checkpoint import Card, Network, load_network, save_network
 from webdistill.models.zoo import build
 
+# a stage keeps its scratch space in the current folder
+pytestmark = pytest.mark.usefixtures("place")
+
 CLASSES = ("cat", "dog", "eel")
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 SETTINGS = {"precision": "float32", "batch_size": 8, "other_image_size": False}
@@ -89,12 +92,6 @@ def run_stage(
     shards = sorted((cell / "score" / "teacher").glob("*.parquet"))
     rows = [row for shard in shards for row in read_table(shard).to_pylist()]
     return {row["id"]: (row["logits"], row["features"]) for row in rows}
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unfinished work lies below the current folder: not in the project, where the next run would find it."""
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import tracking_server
 from tests.tracking.tiny import DVC, LIST, MAIN, MAINS
 from webdistill.commands import track
 from webdistill.tracking import flush, store
@@ -26,8 +23,7 @@ from webdistill.tracking import flush, store
 ROOT = Path(__file__).resolve().parents[2]
 
 QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    **tracking_server.QUIET,
     "DVC_NO_ANALYTICS": "1",
     "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.example",
     "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.example",
@@ -179,41 +175,8 @@ def project(finished: Path, blank: Path, tmp_path: Path) -> Project:
     return Project(root)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, blank: Path) -> Iterator[str]:
     """Address of a real tracking server with artifacts and model registry."""
-    home, port = tmp_path_factory.mktemp("server"), free_port()
-    shutil.copy(blank, home / "server.db")
-    options = ["--backend-store-uri", f"sqlite:///{home}/server.db", "--port", str(port)]
-    options += ["--artifacts-destination", str(home / "artifacts"), "--workers", "1"]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *options],
-            cwd=home,
-            env={**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield _answering(f"http://127.0.0.1:{port}", process)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answering(address: str, process: subprocess.Popen[bytes]) -> str:
-    limit = time.monotonic() + 90
-    while time.monotonic() < limit and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):
-                return address
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail("the tracking server did not start")
+    with tracking_server.starting(tmp_path_factory.mktemp("server"), blank) as answering:
+        yield answering()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from webdistill.core import files
 from webdistill.engine import choice, machine, worker
-from webdistill.harness import params
+from webdistill.harness import closure, params
 from webdistill.harness.wording import plural
 
 Facts = Mapping[str, str]
@@ -34,9 +34,9 @@ def examine(engine: str) -> tuple[str, int]:
     settings = params.load(Path("params.yaml"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     code = sorted(
-        path.relative_to(worker.CODE).as_posix()
+        path.relative_to(closure.CODE).as_posix()
         for room in ("stages", "webdistill")
-        for path in (worker.CODE / room).rglob("*.py")
+        for path in (closure.CODE / room).rglob("*.py")
     )
     order = {
         "root": str(Path.cwd()),

@@ -14,7 +14,6 @@ from webdistill.core.errors import UserError
 from webdistill.engine import jobs, machine
 from webdistill.harness import closure
 
-CODE = Path(__file__).parents[2]
 SAME = "the same folder"
 Order = Mapping[str, Any]  # as JSON: what all shards of a run have in common
 _made: dict[str, jobs.Function] = {}
@@ -76,5 +75,5 @@ def describe(order: Order) -> dict[str, str]:
 
 def report(device: str | None, files: list[str]) -> dict[str, str]:
     """What decides bytes here. `files`: code, relative to where it is installed."""
-    present = [CODE / file for file in files if (CODE / file).is_file()]
-    return {"code": closure.digest(CODE, present)[:12], **machine.facts(device)}
+    present = [path for file in files if (path := closure.CODE / file).is_file()]
+    return {"code": closure.digest(closure.CODE, present)[:12], **machine.facts(device)}

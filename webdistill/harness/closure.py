@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+CODE = Path(__file__).parents[2]  # where `stages` and `webdistill` are
 PACKAGES = ("webdistill", "stages", "pipelines")
 WATCHING = tuple(f"webdistill/{room}" for room in ("harness", "engine", "tracking", "commands"))
 FAMILIES = "webdistill/models/families"
@@ -28,15 +29,26 @@ def closure(root: Path, start: Iterable[Path]) -> set[Path]:
     A family is followed where it is among `start`, with those that it imports.
     """
     todo, seen = set(start), set[Path]()
-    families = any(_inside(root, path, [FAMILIES]) for path in todo)
+    of_network = any(_inside(root, path, [FAMILIES]) for path in todo)
     while todo:
         path = todo.pop()
         seen.add(path)
         found = {p for p in imports(root, path) if not _inside(root, p, WATCHING)}
-        if not (families and _inside(root, path, [FAMILIES])):
+        if not (of_network and _inside(root, path, [FAMILIES])):
             found = {p for p in found if not _inside(root, p, [FAMILIES])}
         todo |= found - seen
     return seen
+
+
+def families(*architectures: str) -> list[Path]:
+    """The project's own files that make these networks, beyond what every network needs.
+
+    `architectures`: names as in params.yaml. Raises UserError for a name that is none.
+    """
+    from webdistill.models.names import family_file
+
+    found = closure(CODE, {CODE / family_file(name) for name in architectures})
+    return sorted(path for path in found if path.is_relative_to(CODE / FAMILIES))
 
 
 def _inside(root: Path, path: Path, places: Iterable[str]) -> bool:

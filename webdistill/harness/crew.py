@@ -21,8 +21,8 @@ from typing import Any, NoReturn, TypeVar
 
 from webdistill.core import determinism, files
 from webdistill.core.errors import UserError
-from webdistill.harness import params
-from webdistill.harness.stage import CODE, Stage
+from webdistill.harness import closure, params
+from webdistill.harness.stage import Stage
 
 T = TypeVar("T")
 LOOK_EVERY = 0.1  # seconds between looks at the processes
@@ -39,7 +39,7 @@ class Follower(Stage):
         self.inputs, self._scratch = facts["inputs"], Path(facts["scratch"])
 
     def input(self, name: str) -> Path:
-        return self._place(name)
+        return self.places.find(name)
 
     def scratch(self, *facts: object) -> Path:
         return self._scratch
@@ -62,8 +62,8 @@ def crew(stage: Stage, count: int, scratch: Path) -> Iterator[Path]:
         facts = {
             "parent": os.getpid(),
             "count": count,
-            "cell": None if stage._cell is None else str(stage._cell),
-            "source": str(stage._source),
+            "cell": None if stage.places.cell is None else str(stage.places.cell),
+            "source": str(stage.places.source),
             "inputs": stage.inputs,
             "scratch": str(scratch),
         }
@@ -85,7 +85,7 @@ def crew(stage: Stage, count: int, scratch: Path) -> Iterator[Path]:
 
 
 def _start(name: str, folder: Path, rank: int) -> subprocess.Popen[bytes]:
-    paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(closure.CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, "-m", f"stages.{name}.rank", str(folder), str(rank)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

@@ -32,7 +32,6 @@ PROBES = 8  # lists a query looks into
 LOOKS = 20_000  # vectors a query looks at, at most
 TRAINING = 48  # vectors per centroid from which k-means learns
 ROUNDS = 8  # of k-means
-DIMS = 64  # to which `compact` cuts embeddings
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class Index:
         self._quantizer = quantizer
 
     def add(self, vectors: Floats) -> None:
+        """Unit vectors [n, d] float32, whose places follow those that are there."""
         self._sizes = None
         self._index.add(np.ascontiguousarray(vectors))
 
@@ -78,7 +78,7 @@ class Index:
         self._index.reset()
 
     def search(self, queries: Floats, count: int) -> Found:
-        """The `count` nearest of each query [Q, d], equals in no particular order."""
+        """The `count` nearest of each query [Q, d] float32 of unit length, equals in no particular order."""
         queries = np.ascontiguousarray(queries)
         if not self._lists:
             value, place = self._index.search(queries, count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 DOWNGRADE = "from https to http"
 WebStatus = Literal[
@@ -23,7 +23,6 @@ WebStatus = Literal[
     "rate_limited",  # the host asks to come back later than the deadline allows
     "failed",  # a defect of this program or of a library; the detail names it
 ]
-WEB_STATUSES: tuple[WebStatus, ...] = get_args(WebStatus)
 HTTP_MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 

@@ -126,7 +126,6 @@ class Method(nn.Module):
         True  # False: no image of the pool is used; a batch has weights 1, and `rows` only count
     )
     unit = 1.0  # the difference that counts as 1 where a compensation is added: a logit, unless it is added to maps
-    draws = False  # whether the method generates images of its own, see `draw`
     # [B, K]: what the curve compares the student's logits with, if not with the batch's teacher logits
     reference: Tensor | None = None
     # of the last step, scalars [] on the device that stand in the curve beside its losses
@@ -243,7 +242,7 @@ class Method(nn.Module):
         return None
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Generate images for a confounder dictionary. Called only if `draws` is set.
+        """Generate images for a confounder dictionary. Called only for methods in `DRAWING` of method_params.py.
 
         Arguments:
             count: number of images.

@@ -70,7 +70,6 @@ ADAM = 1e-3  # of the generator
 class AugKd(Method):
     """See the top of this file. Which module learns follows from the epoch, see `begin_epoch`."""
 
-    draws = True
     noted = ("anchor_spread", "mask_mean", "mask_moved")
 
     def __init__(

@@ -34,7 +34,6 @@ class Dafl(Method):
     """G: one_hot CE(T, argmax T) + activation (-mean |h_T|) + balance sum_c m_c log m_c. S: T^2 KL(T || S)."""
 
     needs_pool = False
-    draws = True
 
     def __init__(
         self,

@@ -82,8 +82,6 @@ class Mosaic(Method):
     answer for G comes with the statistics of the mosaics alone, as released, but leaves no trace (our reading).
     """
 
-    draws = True
-
     def __init__(
         self,
         student: Classifier,

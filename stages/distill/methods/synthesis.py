@@ -117,7 +117,6 @@ class Synthesis(Method):
     """
 
     needs_pool = False
-    draws = True
 
     def __init__(
         self,

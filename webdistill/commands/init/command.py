@@ -175,7 +175,7 @@ def _networks(chosen: Choices) -> dict[str, list[str]]:
 
 
 def _files(*architectures: str) -> list[str]:
-    from webdistill.harness.stage import CODE, families
+    from webdistill.harness.closure import CODE, families
     from webdistill.models.names import own_code
 
     ours = [path.relative_to(CODE).as_posix() for path in families(*architectures)]

@@ -17,7 +17,7 @@ PASSES = (
     150,
 )  # over the pictures, at least and at most: a large pool is seen whole, a small one not for ever
 EPOCH = 500  # steps of an epoch, at most: a killed run goes on from the last epoch that was saved
-SMALL, LARGE = 64, 128  # px
+SMALL = 64  # px
 BATCHES = (32, 64)  # up to SMALL, beyond
 VIEWS = (8, 4, 2)  # the most of which the teacher's answers can be kept
 STORED = 64  # px, at least

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -25,7 +25,6 @@ from webdistill.core.files import read_table
 from webdistill.harness.wording import plural
 
 By = Literal["query", "host", "provider"]
-BYS: tuple[By, ...] = get_args(By)
 HOST = re.compile(r"https?://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^:/?#]*)", re.IGNORECASE)
 UNKNOWN = "(none)"  # no keyword, no host, no provider
 
