@@ -15,6 +15,7 @@ from stages.distill.methods.kd import kl_divergence
 from stages.distill.methods.simkd import SimKd, feature_loss
 from tests.stages import test_distill as distilling
 from tests.stages.feature_methods import NO_LABELS, batch, networks, pool_views, settings
+from tests.stages.short_runs import state, train
 from webdistill.core.errors import UserError
 from webdistill.models.checkpoint import load_network, save_network
 from webdistill.models.cost import parameters
@@ -54,8 +55,8 @@ def test_kl_changes_the_student() -> None:
     found = []
     for weight in (0.0, 1.0):
         run = distilling.make(method="simkd", epochs=2, **{"simkd.kl": weight})
-        distilling.train(run, 0, 2)
-        found.append(distilling.state(run))
+        train(run, 2)
+        found.append(state(run.method))
     assert any(not torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
