@@ -20,6 +20,7 @@ MADE = "2026-11-30-generators-seeds"
 LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
 FEW = "2026-11-29-augkd-few-labels"
+SEEN = "2026-11-30-augkd-seen-domain"
 START = "2026-11-29-teacher-start"
 
 
@@ -191,9 +192,13 @@ FIGURES = [
         r"AuG-KD ([\d.]+) %.*supervised ([\d.]+)",
         "1",
     ),
-    (r"per class \| ([\d.]+) %", FEW, "results.md", r"\| augkd \|[^|]*\| ([\d.]+) \(5\)", "1"),
-    (r"labels alone ([\d.]+) %", FEW, "results.md", r"\| supervised \|[^|]*\| ([\d.]+) \(5\)", "1"),
-    (r"with (\d) labels per", FEW, "results.md", r"\| (\d) labels per class \| all", "1"),
+    (r"5 labels per class \| ([\d.]+) %", FEW, "results.md", r"\| augkd \|[^|]*\| ([\d.]+) \(5\)", "1"),
+    (r"62.6 %, labels alone ([\d.]+) %", FEW, "results.md", r"\| supervised \|[^|]*\| ([\d.]+) \(5\)", "1"),
+    (r"where the teacher is right for ([\d.]+) %", SEEN, "results.md", r"right for ([\d.]+) %", "1"),
+    (r"new domain \| ([\d.]+) %", SEEN, "results.md", r"\| augkd \| ([\d.]+) \(5\)", "1"),
+    (r"62.0 %, labels alone ([\d.]+) %", SEEN, "results.md", r"\| supervised \| ([\d.]+) \(5\)", "1"),
+    (r"with (\d) labels per class, where", SEEN, "results.md", r"\| (\d) labels per class \|", "1"),
+    (r"weights with (\d) labels per", FEW, "results.md", r"\| (\d) labels per class \| all", "1"),
 ]
 PLANTED = r"\| \d+ of (\d+) found"
 NAMES = r"WRN-\d+-\d+|CIFAR-\d+|\bbfloat16|\bKD3|\bint8|\bfloat32|\bAVX512"
