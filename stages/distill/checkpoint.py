@@ -16,15 +16,18 @@ import torch
 from stages.distill.loop import Run
 from webdistill.core.files import replace
 
+BLIND: dict[str, Any] = {"blind": True, "moments": [], "history": {"rows": [], "kept": []}}
 
-def save(run: Run, path: Path) -> None:
+
+def save(run: Run, path: Path, *, without_images: bool = False) -> None:
     """Write the run's state to `path`: a kill leaves the old file or the new one.
 
+    `without_images`: leave out what the run noted about its images, so that runs on others can continue from it.
     Raises OSError for a full disk.
     """
     temporary = path.with_suffix(f".{os.getpid()}.tmp")  # cells may save the same phase at once
     try:
-        torch.save(_state(run), temporary)
+        torch.save(_state(run) | (BLIND if without_images else {}), temporary)
     except RuntimeError as error:  # torch's word for a full disk
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
@@ -57,11 +60,14 @@ def take(run: Run, state: Mapping[str, Any]) -> int:
     run.history.rows = state["history"]["rows"]
     run.history.kept = [each.cpu() for each in state["history"]["kept"]]
     run.feed.passes, run.history.empty = state["passes"], state["empty_choices"]
+    if state["blind"]:
+        run.note_images()
     return len(run.rows)
 
 
 def _state(run: Run) -> dict[str, Any]:
     return {
+        "blind": False,
         "method": run.method.state_dict(),
         "optimisers": [each.state_dict() for each in run.descent.optimisers],
         "rows": run.rows,

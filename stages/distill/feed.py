@@ -44,14 +44,14 @@ class Feed:
 
         The order of a batch is drawn from `rng` after the step before it has drawn its own randomness.
         """
-        if not self.method.needs_pool:
+        if not self.method.needs_pool or self.method.reads == "nothing":
             yield from (self.without_images(rng, step) for step in range(first, first + steps))
             return
         for step, (view, rows) in enumerate(self.order(kept, steps, rng), first):
             yield self.batch(view, rows, rng, step)
 
     def without_images(self, rng: np.random.Generator, step: int) -> Batch:
-        """For a method that needs no pool."""
+        """Of a step that reads nothing from the pool: the same whatever the pool holds."""
         device = self.views.pool.device
         rows = ranks.part(torch.arange(self.size, device=device))
         nothing, equal = torch.zeros(0, device=device), torch.ones(len(rows), device=device)
@@ -78,8 +78,6 @@ class Feed:
 
     def _announce(self, view: int, rows: NDArray[np.int64], waiting: NDArray[np.int64]) -> None:
         """Tell what the next steps will ask for, as far as it is known: full batches of the pass that is under way."""
-        if self.method.reads == "nothing":
-            return
         full = len(waiting) // self.size
         for soon in [rows, *waiting[: full * self.size].reshape(full, self.size)[:AHEAD]]:
             self.views.expect(view, ranks.part(torch.from_numpy(soon)))
@@ -89,8 +87,6 @@ class Feed:
         rows = ranks.part(rows)
         weight, labels = self.weight[rows], self.labels[rows]
         nothing = weight.new_empty(0)
-        if self.method.reads == "nothing":
-            return Batch(nothing, nothing, None, weight, rows, rng, labels, step)
         images = self.views(view, rows)
         if self.method.reads == "images":
             return Batch(images, nothing, None, weight, rows, rng, labels, step)

@@ -76,7 +76,7 @@ class Run:
         self.descent = Descent(method, settings, self.phases, self.steps_per_epoch)
         self.watch = Watch(self.ids if method.needs_pool else (), _rates(settings))
         self.history = History(self.classes, self.count)
-        self.moments = Moments(views, labels, self.history, self.phases)
+        self.moments = Moments(views, labels, self.history, self.phases, self.blind)
         self.pool = Pool(
             lambda: forward.look(self.teacher),
             lambda: forward.logits(method.student()),
@@ -112,6 +112,18 @@ class Run:
         """Lengths in epochs of the method's phases."""
         return self.method.phases(self.settings.epochs)
 
+    @property
+    def blind(self) -> int:
+        """Epochs at the start on which the images have no effect, see `Method.needs_images`.
+
+        What they leave serves runs on other images. So pictures and held-out images wait for the last of these epochs.
+        """
+        if self.settings.deconfound.enabled:  # compensations are measured on images in every epoch
+            return 0
+        before = range(len(self.phases) - 1)
+        seeing = (phase for phase in before if self.method.needs_images(phase))
+        return sum(self.phases[: next(seeing, len(before))])
+
     def _repeated(self) -> int:
         """How many distinct views there are that come again; 0 where none does."""
         shown = self.settings.epochs * self.steps_per_epoch * self.settings.batch_size
@@ -139,14 +151,17 @@ class Run:
                 yield self.settings.batch_size
         self.watch.finish()
         row = {"epoch": number + 1.0} | figures.means()
-        if self.holdout is not None:
-            row |= self.holdout.measure(self.method.student())
+        if number + 1 >= self.blind:
+            row |= self._held_out()
         self.watch.whole(self.method.student(), row)
         if self.gauge is not None:
             row |= self.gauge.measure(self.method, number)
         self.rows.append(row)
         self.moments.note(self.method, number + 1)
         yield self.settings.batch_size
+
+    def _held_out(self) -> dict[str, float]:
+        return {} if self.holdout is None else self.holdout.measure(self.method.student())
 
     def _compensate(self, number: int) -> None:
         """The unit of what is compensated, once, and a dictionary of what the method makes now where one is due."""
@@ -201,6 +216,15 @@ class Run:
                 f"distill.method = {self.settings.method} kept none of {self.count} images; "
                 "give it more images or switch its selection off"
             )
+
+    def note_images(self) -> None:
+        """After the `blind` epochs, taken over from a run on other images: what they would have noted about these."""
+        epochs = self.settings.epochs
+        self.method.begin_epoch(0, epochs)
+        self._choose(0)
+        self.method.begin_epoch(self.blind - 1, epochs)
+        self.rows[-1] |= self._held_out()
+        self.moments.note(self.method, self.blind)
 
     # -- what a compensation costs -------------------------------------------------------------------------
     def compensation_overhead(self) -> list[float]:

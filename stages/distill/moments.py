@@ -20,10 +20,11 @@ class Moments:
     """The images that pictures show and, in `made`, what became of them: [SHOWN, 3, H, W] each, normalised."""
 
     def __init__(
-        self, views: Views, labels: Tensor, history: History, phases: Sequence[int]
+        self, views: Views, labels: Tensor, history: History, phases: Sequence[int], blind: int
     ) -> None:
+        """`blind`: epochs at the start in which no image is read; a run on other images may continue from there."""
         self.views, self.labels, self.history = views, labels, history
-        self.epochs = shown_epochs(phases)
+        self.epochs = {epoch for epoch in shown_epochs(phases) if epoch >= blind}
         self.made: list[Tensor] = []
 
     def shown(self) -> tuple[Tensor, Tensor]:

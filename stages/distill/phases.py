@@ -1,7 +1,8 @@
 """Checkpoints at the ends of a method's phases. They outlive the run: a later phase can be run again with new settings.
 
 Each lies under a key of all that decides it: code, inputs, device, and the settings but for those of which the method
-says that they decide nothing so early (`Method.undecided`). Cells that differ in these alone share them.
+says that they decide nothing so early (`Method.undecided`). Cells that differ in these alone share them. A phase that
+learns from the teacher alone is shared by runs on other images as well (`Method.needs_images`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from stages.distill.loop import Run
 from stages.distill.params import Distill
 from webdistill.harness.stage import Stage
 
+IMAGES = ("select/selection.parquet", "fetch/pool")  # inputs that say which images there are
 MOST = 16  # checkpoints kept, the latest used
 STALE = 3600.0  # seconds after which an unfinished one has no writer
 
@@ -37,12 +39,16 @@ def places(stage: Stage, run: Run) -> dict[int, Path]:
 
 
 def _place(stage: Stage, run: Run, phase: int) -> Path:
+    blind = sum(run.phases[: phase + 1]) <= run.blind
     undecided = run.method.undecided(phase)
     facts = (
         stage.code_digest(),
         {key: value for key, value in _settings(run.settings).items() if key not in undecided},
         stage.task.model_dump(include={"seed", "threads", "classes", "image_size"}),
-        sorted(stage.inputs.values()),
+        sorted(
+            each for name, each in stage.inputs.items() if not (blind and name.endswith(IMAGES))
+        ),
+        run.steps_per_epoch,
         (str(run.device), run.forward.low_precision, ranks.count()),
         torch.__version__,
     )

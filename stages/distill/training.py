@@ -158,7 +158,7 @@ def train(stage: Stage, prepared: Prepared) -> None:
             if ranks.rank():  # only the first writes
                 continue
             if done in ends:
-                checkpoint.save(run, ends[done])
+                checkpoint.save(run, ends[done], without_images=done <= run.blind)
                 phases.forget(ends)
             if time.monotonic() - saved > SAVE_EVERY:
                 checkpoint.save(run, prepared.state)

@@ -126,7 +126,9 @@ def test_moments_are_dreams_then_anchors_then_mixtures() -> None:
     method, seen = augkd_of(run), []
     for number in range(6):
         list(run.epoch(number))
-        assert len(run.moments.made) == number + 1
+        assert len(run.moments.made) == number  # of module 1 the end alone
+        if not number:
+            continue
         before = state(method)
         rows = run.kept[:12]
         images, labels = run.views.plain(rows), (torch.arange(COUNT) % 4 - 1)[rows]
@@ -145,7 +147,7 @@ def test_moments_are_dreams_then_anchors_then_mixtures() -> None:
         assert same(before, state(method))
         seen.append(run.moments.made[-1])
     assert torch.equal(seen[-1], run.moments.shown()[0]), "the last mixture is the image"
-    assert float((seen[1] - seen[3]).abs().max()) > 1e-3, "the anchor changes something"
+    assert float((seen[0] - seen[2]).abs().max()) > 1e-3, "the anchor changes something"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_moments_survive_a_kill_and_there_are_none_where_nothing_is_mixed(tmp_pa
     second = make()
     restore(second, tmp_path / "state.pt")
     train(second, 6)
-    assert len(whole.moments.made) == len(second.moments.made) == 6
+    assert len(whole.moments.made) == len(second.moments.made) == 5
     for one, other in zip(whole.moments.made, second.moments.made, strict=True):
         assert torch.equal(one, other)
     alone = {"augkd.mixup": False, "augkd.free_epochs": 0, "augkd.anchor_epochs": 0}

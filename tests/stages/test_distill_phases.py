@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from stages.distill import phases
@@ -71,23 +72,34 @@ def run_stage(**changes: Any) -> bytes:
     return STUDENT.read_bytes()
 
 
+def write_images(pixels: NDArray[np.uint8]) -> None:
+    """The pool, [N, H, W, 3]."""
+    pictures = [{"bytes": encode(Image.fromarray(each)), "path": None} for each in pixels]
+    folder = Path("data/fetch/pool")
+    folder.mkdir(parents=True)
+    table = pa.table({"id": IDS[: len(pixels)], "image": pa.array(pictures, IMAGE_TYPE)})
+    write_table(table, folder / "00000.parquet")
+    write_manifest(folder)
+
+
+def write_selection(keywords: list[int]) -> None:
+    """Every image with the class that its keyword names, -1 = none."""
+    path, count = Path("data/select/selection.parquet"), len(keywords)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {
+        "id": IDS[:count], "weight": [1.0] * count, "teacher_class": [0] * count,
+        "confidence": [0.5] * count, "keyword_class": pa.array(keywords, pa.int32()),
+    }  # fmt: skip
+    write_table(pa.table(columns), path)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project whose stage `distill` has run once."""
     root, before = tmp_path_factory.mktemp("finished"), Path.cwd()
     os.chdir(root)
-    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3), np.uint8)
-    pictures = [{"bytes": encode(Image.fromarray(each)), "path": None} for each in pixels]
-    chosen = {
-        "weight": [1.0] * COUNT, "teacher_class": [0] * COUNT, "confidence": [0.5] * COUNT,
-        "keyword_class": pa.array([i % 4 - 1 for i in range(COUNT)], pa.int32()),
-    }  # fmt: skip
-    tables = {"fetch/pool/00000": {"image": pa.array(pictures, IMAGE_TYPE)}}
-    for name, columns in (tables | {"select/selection": chosen}).items():
-        path = Path(f"data/{name}.parquet")
-        path.parent.mkdir(parents=True)
-        write_table(pa.table({"id": IDS, **columns}), path)
-    write_manifest(Path("data/fetch/pool"))
+    write_images(np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3), np.uint8))
+    write_selection([i % 4 - 1 for i in range(COUNT)])
     card = {"classes": ["a", "b", "c"], "image_size": SIZE, "mean": GREY, "std": GREY}
     torch.manual_seed(0)
     save_network(Path("teacher"), build("resnet8", 3), {**card, "architecture": "resnet8"})
@@ -219,14 +231,42 @@ def test_what_decides_the_training_decides_the_checkpoints_names(project: Path) 
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(SETTINGS, name, value)
             found.append(places_of())
-    table = pa.table({"id": IDS, "weight": [1.0] * COUNT, "teacher_class": [1] * COUNT})
-    table = table.append_column("confidence", [[0.5] * COUNT])
-    write_table(
-        table.append_column("keyword_class", [[1] * COUNT]), Path("data/select/selection.parquet")
-    )
-    found.append(places_of())
+    write_selection([1] * COUNT)
+    other = places_of()
+    assert other[2] == plain[2], "module 1 sees no image"
+    assert other[4] != plain[4]
     names = [path for place in (plain, *found) for path in place.values()]
-    assert len(set(names)) == len(names) == 2 * (len(decided) + 4)
+    assert len(set(names)) == len(names) == 2 * (len(decided) + 3)
+
+
+def test_a_phase_without_images_is_shared_by_runs_on_other_images(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another number of images, other pixels, keywords and labels: everything as without the checkpoint."""
+    first, count = STUDENT.read_bytes(), COUNT - 6
+    shutil.rmtree("data/fetch/pool")
+    write_images(np.random.default_rng(1).integers(0, 256, (count, SIZE, SIZE, 3), np.uint8))
+    write_selection([i % 3 for i in range(count)])
+    continued = run_stage()
+    assert "continues after epoch 2 of 6\n" in capsys.readouterr().err
+    found = {path: path.read_bytes() for path in outputs()}
+    shutil.rmtree(".work")
+    assert run_stage() == continued != first
+    assert "continues" not in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in outputs()} == found
+
+
+def outputs() -> list[Path]:
+    """What the stage wrote, but for what holds times."""
+    names = sorted(path for path in Path("data/distill").rglob("*") if path.is_file())
+    return [path for path in names if path.name != "metrics.json"]
+
+
+def test_images_without_a_keyword_are_refused_beside_a_shared_checkpoint(project: Path) -> None:
+    write_selection([-1] * COUNT)
+    assert places_of()[2].exists()
+    with pytest.raises(UserError, match="keyword"):
+        run_stage()
 
 
 # -- damage, number --------------------------------------------------------------------------------------------
@@ -341,9 +381,9 @@ def test_the_stage_writes_pictures_and_a_curve_whose_columns_differ(project: Pat
     assert {path.name for path in folder.iterdir()} == names | {"manifest.json"}
     assert len(read_json(folder / "manifest.json")) > 0
     with Image.open(folder / "over_training.png") as sheet:
-        assert sheet.size == ((7 * (SIZE + 1) + 1) * 3, (12 * (SIZE + 1) + 1) * 3)
+        assert sheet.size == ((6 * (SIZE + 1) + 1) * 3, (12 * (SIZE + 1) + 1) * 3)
         image, last = (
-            np.asarray(sheet)[3 : 3 * SIZE, 3 + c * 39 : 3 * SIZE + c * 39] for c in (0, 6)
+            np.asarray(sheet)[3 : 3 * SIZE, 3 + c * 39 : 3 * SIZE + c * 39] for c in (0, 5)
         )
     assert np.array_equal(image, last), "the last mixture is the image"
     with Path("data/distill/curve.csv").open(newline="") as file:
@@ -352,8 +392,9 @@ def test_the_stage_writes_pictures_and_a_curve_whose_columns_differ(project: Pat
     common = {"epoch", "loss", "agreement", "holdout_agreement", "holdout_kl"}
     free = {"adversarial", "one_hot", "balance", "statistics", "dream_kd", "encoder"}
     anchor, last_ones = {"uncertainty", "mask", "anchor_label", *AugKd.noted}, {"label", "kd"}
-    second = common | {"dream_kd", "encoder"}  # without a sixth step
-    assert figures == [common | free, second, *[common | anchor] * 2, *[common | last_ones] * 2]
+    first = {"epoch", "loss", "agreement"} | free  # images wait for the end of module 1,
+    second = common | {"dream_kd", "encoder"}  # which has no sixth step
+    assert figures == [first, second, *[common | anchor] * 2, *[common | last_ones] * 2]
     assert [int(row["epoch"]) for row in rows] == list(range(1, 7))
     assert set(rows[0]) == common | free | anchor | last_ones
     stage = stage_of(method="kd", epochs=1)

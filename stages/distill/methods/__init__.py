@@ -29,8 +29,9 @@ class Batch:
     as many. What compares images with each other, or is no mean over them, asks `ranks.whole` or `ranks.averaged`. All
     processes draw the same from `rng`: for the whole batch, of which each takes `ranks.part`.
 
-    `Method.reads` decides which fields are filled: with "nothing", `images` is an empty tensor of shape [0]; with
-    "nothing" or "images", `teacher_logits` is one. All other fields are always filled.
+    `Method.reads` decides which fields are filled: with "nothing", `images` is an empty tensor of shape [0] and
+    `labels` is None; with "nothing" or "images", `teacher_logits` is an empty tensor. All other fields are always
+    filled.
     """
 
     images: Tensor  # [B, 3, H, W] float32, normalised views, channels_last
@@ -170,7 +171,7 @@ class Method(nn.Module):
 
         Returns:
             "answers": images and the teacher's logits. "images": images alone, without a forward pass of the teacher.
-            "nothing": no views are made; a batch has rows, weights and labels alone.
+            "nothing": no views are made; a batch has no images, no labels and equal weights, whatever the pool.
         """
         return "answers"
 
@@ -227,6 +228,20 @@ class Method(nn.Module):
             Keys of the section `distill`, such as "temperature" or, in a section of its own, "deconfound.inference".
         """
         return set()
+
+    def needs_images(self, phase: int) -> bool:
+        """Whether the images decide anything up to the end of a phase.
+
+        Runs on other images share the checkpoint of a phase for which this is False. All its steps must read "nothing"
+        (`reads`); `select` and `moment` are asked again by the run that continues from it.
+
+        Arguments:
+            phase: index in `phases`, from 0; never the last.
+
+        Returns:
+            True, unless the method overrides it.
+        """
+        return True
 
     # -- images, optimisers ----------------------------------------------------------------------------------
     def moment(self, images: Tensor, labels: Tensor) -> Tensor | None:

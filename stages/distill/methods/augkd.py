@@ -104,6 +104,10 @@ class AugKd(Method):
             later |= {f"augkd.{key}" for key in anchor}
         return later
 
+    def needs_images(self, phase: int) -> bool:
+        """Module 1 learns from the teacher alone."""
+        return phase > 0
+
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Whose turn it is, and how far module 3 has come."""
         free, anchor, mixup = self.phases(epochs)
