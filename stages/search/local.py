@@ -73,9 +73,7 @@ def open_local(path: Path, name: str, columns: Mapping[str, str], keywords: Keyw
     """
     if not path.is_dir():
         if not ending(path.name) and path.suffix.lower() != ".tar":
-            if (
-                path.suffix.lower() == ".json"
-            ):  # beside an image it is about this image, so the name must tell
+            if path.suffix.lower() == ".json":  # by its name alone: it may be about an image
                 raise UserError(f"search.local: {path} is no list by its name; {JSON_LINES}")
             raise UserError(
                 f"search.local: expected a list ({', '.join(ENDINGS)}; text also as .gz, .bz2, .xz or .zst), a .tar or "

@@ -49,7 +49,7 @@ def test_two_ranks_then_dvc_repro_finds_everything(nine: Project, tmp_path: Path
             assert f"rank {number} of 2 has finished its {5 - number} of {count} shards" in said
         assert not (project.root / "data" / stage).exists()
     done = project.run("dvc", "repro", "score", "filter")
-    assert f"filter: {count} of {count} shards were finished by an earlier run" in done.stderr
+    assert f"filter: an earlier run finished {count} of {count} shards" in done.stderr
     assert outputs(project.root) == outputs(nine.root)
     assert read_yaml(project.root / "dvc.lock") == lock
 
@@ -62,7 +62,7 @@ def test_what_ranks_have_made_is_not_made_again(nine: Project, tmp_path: Path) -
     code, said = ended(start(project, "score", WEBDISTILL_RANK="1", WEBDISTILL_RANKS="2"))
     assert code == 0, said
     done = project.run("python", "-m", "stages.score")
-    assert "score: 4 of 9 shards were finished by an earlier run" in done.stderr
+    assert "score: an earlier run finished 4 of 9 shards" in done.stderr
     assert outputs(project.root) == outputs(nine.root)
     assert not (project.root / ".work/score/array.json").exists()
 

@@ -89,7 +89,7 @@ def test_only_what_is_missing_is_made_and_the_record_names_the_engine(
     running.run(stage, Task(make, {}, writes), jobs)
     assert [whole(job.target) for job in jobs] == [True, True, True]
     assert jobs[1].target.stat().st_ino == before
-    assert "1 of 3 shards were finished by an earlier run" in capsys.readouterr().err
+    assert "an earlier run finished 1 of 3 shards" in capsys.readouterr().err
     assert stage.tags["engine"] == "local"
 
 

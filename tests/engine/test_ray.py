@@ -200,7 +200,7 @@ def test_a_driver_that_is_stopped_leaves_nobody_at_work_and_what_is_finished(
     again.go()
     ended, said = again.end()
     assert ended == 0, said
-    assert "score: 1 of 9 shards were finished by an earlier run" in said
+    assert "score: an earlier run finished 1 of 9 shards" in said
 
 
 def test_an_error_of_a_shard_is_one_line_that_names_it(

@@ -200,7 +200,7 @@ def test_a_killed_run_goes_on_with_the_first_unfinished_shard(
     assert not (tmp_path / "b" / "score").exists()
     run_stage(tmp_path / "b", network)
     assert calls == [f"{i:05d}.parquet" for i in (0, 1, 2, 2, 3, 4)]
-    assert "2 of 5 shards were finished by an earlier run" in capsys.readouterr().err
+    assert "an earlier run finished 2 of 5 shards" in capsys.readouterr().err
     for name in ("teacher/manifest.json", "teacher/00000.parquet", "metrics.json"):
         one, two = ((tmp_path / c / "score" / name).read_bytes() for c in "ab")
         assert one == two

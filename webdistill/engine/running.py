@@ -14,6 +14,7 @@ from webdistill.core.errors import UserError
 from webdistill.engine import choice, machine
 from webdistill.engine.jobs import Job, Task, perform, whole
 from webdistill.harness.progress import progress
+from webdistill.harness.wording import plural
 
 if TYPE_CHECKING:
     from webdistill.harness.stage import Stage
@@ -46,7 +47,8 @@ def run(stage: Stage, task: Task, jobs: Sequence[Job], cpus: int = 1) -> None:
     mine = jobs[rank::ranks]
     todo = [job for job in mine if not whole(job.target)]
     if len(todo) < len(mine):
-        stage.log(f"{len(mine) - len(todo)} of {len(mine)} shards were finished by an earlier run")
+        done = len(mine) - len(todo)
+        stage.log(f"an earlier run finished {done} of {plural(len(mine), 'shard')}")
     note: Callable[[], str] = str
     steps: Iterator[int] = (
         step for job in todo for step in perform(task.here, job.shard, job.target)
@@ -61,7 +63,7 @@ def run(stage: Stage, task: Task, jobs: Sequence[Job], cpus: int = 1) -> None:
         pass
     if engine == "array":
         raise RankDoneError(
-            f"rank {rank} of {ranks} has finished its {len(mine)} of {len(jobs)} shards; `dvc repro {stage.name}` "
+            f"rank {rank} of {ranks} has finished its {len(mine)} of {plural(len(jobs), 'shard')}; `dvc repro {stage.name}` "
             "takes them from here"
         )
     stage.when_published(lambda: files.remove(stage.work / RANKS))
