@@ -63,8 +63,8 @@ def run(stage: Stage, task: Task, jobs: Sequence[Job], cpus: int = 1) -> None:
         pass
     if engine == "array":
         raise RankDoneError(
-            f"rank {rank} of {ranks} has finished its {len(mine)} of {plural(len(jobs), 'shard')}; `dvc repro {stage.name}` "
-            "takes them from here"
+            f"rank {rank} of {ranks} has finished its {len(mine)} of {plural(len(jobs), 'shard')}; "
+            f"`dvc repro {stage.name}` takes them from here"
         )
     stage.when_published(lambda: files.remove(stage.work / RANKS))
 
