@@ -26,6 +26,7 @@ from stages.distill.processes import of_this_machine
 from stages.distill.start import Start, of_teacher, read_start
 from webdistill.core.errors import UserError
 from webdistill.core.files import read_table
+from webdistill.harness.slices import Waiting
 from webdistill.harness.stage import Stage
 from webdistill.images.encoded import Encoded
 from webdistill.images.views import Views
@@ -152,7 +153,10 @@ def train(stage: Stage, prepared: Prepared) -> None:
     per_epoch = run.steps_per_epoch * run.settings.batch_size
     total = (run.settings.epochs - done) * per_epoch
     saved = begun = time.monotonic()
+    waiting = Waiting(stage.task.threads if run.device.type == "cpu" else 1)
     for _ in stage.progress(_steps(run, done), total=total, unit="img", size=lambda count: count):
+        if word := waiting.word():
+            stage.log(word)
         if len(run.rows) > done:  # an epoch has just ended
             done = len(run.rows)
             if ranks.rank():  # only the first writes
