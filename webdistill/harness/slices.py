@@ -23,9 +23,8 @@ ATTRIBUTES = struct.Struct(
     "IIQiIQQQ"
 )  # size, policy, flags, nice, priority, slice, deadline, period
 
-OWN = Path(
-    "/proc/self/schedstat"
-)  # of the main thread: nanoseconds on a processor and in wait for one, turns
+# Of the main thread: nanoseconds on a processor, nanoseconds in wait for one, turns.
+OWN = Path("/proc/self/schedstat")
 LOOK_EVERY = 20.0  # seconds over which the waiting is measured
 MOST = 0.2  # share of the time spent waiting that is still usual beside a desktop or a notebook
 
