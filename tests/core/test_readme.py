@@ -21,6 +21,7 @@ LADDER, SCARCE = "2026-11-29-ladder", "2026-11-29-scarce"
 DOMAIN = "2026-11-26-out-of-domain"
 FEW = "2026-11-29-augkd-few-labels"
 SEEN = "2026-11-30-augkd-seen-domain"
+LONG = "2026-11-30-augkd-long-phase"
 START = "2026-11-29-teacher-start"
 
 
@@ -215,12 +216,14 @@ FIGURES = [
     ),
     (r"new domain \| ([\d.]+) %", SEEN, "results.md", r"\| augkd \| ([\d.]+) \(5\)", "1"),
     (
-        r"62.0 %, labels alone ([\d.]+) %",
+        r"data-free steps, labels alone ([\d.]+) %",
         SEEN,
         "results.md",
         r"\| supervised \| ([\d.]+) \(5\)",
         "1",
     ),
+    (r"([\d.]+) % after ten", LONG, "results.md", r"\| augkd_long \| ([\d.]+) \(5\)", "1"),
+    (r"on the labels, ([\d.]+) %", LONG, "results.md", r"\| tuned \| ([\d.]+) \(5\)", "1"),
     (r"with (\d) labels per class, where", SEEN, "results.md", r"\| (\d) labels per class \|", "1"),
     (r"weights with (\d) labels per", FEW, "results.md", r"\| (\d) labels per class \| all", "1"),
 ]
